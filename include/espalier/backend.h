@@ -1,0 +1,189 @@
+/* backend.h - what a device must be able to do.
+ *
+ * A backend is a table of operations over its device's memory. Convolution, dense products,
+ * pooling, activation and dropout exist only inside blocks: a block is planned once and executed
+ * many times, so that a backend can fuse it. This table is the specification; tests hold every
+ * backend against the reference backend in tests/reference.
+ *
+ * Pointers called device pointers may be dereferenced by the backend alone. No slot is optional.
+ * Every backend is deterministic: the same calls with the same threads give the same bits.
+ * Work may be queued; `synchronise` and `download` wait for it. Nothing here is collective. */
+#ifndef ESPALIER_BACKEND_H
+#define ESPALIER_BACKEND_H
+
+#include <espalier/kinds.h>
+#include <espalier/shape.h>
+#include <espalier/status.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/** The linear map at the head of a block. */
+enum block_kind {
+    BLOCK_CONV,  /* z[y, x, k] = b_k + sum_{c, i, j} w[k, c, i, j] * x[y*s+i-p, x*s+j-p, c] */
+    BLOCK_DENSE, /* z[k] = b_k + sum_j w[k, j] * x[j], x flattened in (h, w, c) */
+    BLOCK_PASS   /* z = x: pooling or dropout that follows no linear map; no weights */
+};
+
+/** What a block computes: linear map, activation, max-pooling, dropout, in this order.
+ *
+ *    a[y, x, k] = activation(z[y, x, k])
+ *    m[y, x, k] = max over the pool x pool window of a; windows that do not fit are cut off.
+ *                 The gradient goes to the first maximum in row-major order of the window.
+ *    out        = m * keep / (1 - dropout) while training, m otherwise; keep is 0 where
+ *                 u < dropout, u = rng_uniform of word unit%4 of the draw (group unit/4, sample =
+ *                 data-set index, time = update, stream (RNG_DROPOUT, layer)), unit = index into
+ *                 `output`, row-major.
+ *
+ *  Weights: conv [filters][channels][kernel][kernel], dense [units][inputs]; bias [filters] or
+ *  [units]; row-major. Activations: [n][height][width][channels]. */
+struct block_desc {
+    enum block_kind kind;
+    struct shape input;          /* of one sample */
+    struct shape linear;         /* z: after the linear map */
+    struct shape output;         /* after pooling */
+    int kernel, stride, padding; /* conv; zero padding */
+    enum activation activation;
+    int pool;       /* window and stride, 1: none, at most 15 */
+    float dropout;  /* fraction dropped, 0: none */
+    uint32_t layer; /* index of the block in its network: part of dropout's counter */
+};
+
+/** Number of weights (0 for BLOCK_PASS) and biases of a block. */
+size_t block_weights(const struct block_desc *desc);
+size_t block_biases(const struct block_desc *desc);
+
+/** One pass over a batch. The backward pass must be given the same as its forward pass. */
+struct block_pass {
+    int samples;   /* of this rank; 0 is legal */
+    bool training; /* dropout is on */
+    uint64_t seed;
+    uint32_t update;            /* counts from 0 over the whole run */
+    const uint32_t *sample_ids; /* device [samples]: data-set indices */
+};
+
+/** Called now and then from inside a long operation by the thread that entered it (the
+ *  communicator makes progress only when polled); `call` may be NULL. */
+struct poll {
+    void (*call)(void *context);
+    void *context;
+};
+
+struct block_plan; /* a backend's own: algorithm, packed weights, workspace */
+
+/** What softmax_cross_entropy adds up over calls, in device memory, to be downloaded. */
+struct loss_sums {
+    double loss;     /* sum over samples of -ln p(label) */
+    int64_t correct; /* samples whose largest logit (the first of equals) is the label's */
+};
+
+/** A run of values for select_largest. */
+struct segment {
+    const float *values; /* device [count] */
+    size_t count;
+};
+
+/** One call of `update`. */
+struct update_args {
+    enum optimizer_kind kind;
+    float learning_rate, momentum, rho, epsilon, beta1, beta2;
+    bool nesterov;
+    uint64_t step; /* 1 for the first update: Adam's bias correction */
+};
+
+struct backend {
+    const char *name;
+    int threads; /* that it computes with */
+
+    /* ---- memory ---- */
+    /** Zeroed device memory of `bytes` (0 is legal), 64-byte aligned; `release` frees it. */
+    enum status (*alloc)(struct backend *, size_t bytes, void **memory);
+    void (*release)(struct backend *, void *memory); /* NULL is legal */
+    enum status (*upload)(struct backend *, void *device, const void *host, size_t bytes);
+    enum status (*download)(struct backend *, void *host, const void *device, size_t bytes);
+    enum status (*clear)(struct backend *, void *device, size_t bytes); /* to zero */
+    enum status (*copy)(struct backend *, void *to, const void *from, size_t bytes);
+    enum status (*synchronise)(struct backend *);
+
+    /* ---- data ---- */
+    /** out[i][p] = images[ids[i]][p] / 255, as float: one rounding of the quotient.
+     *  images [.][pixels] bytes, ids [samples], out [samples][pixels], all device. */
+    enum status (*gather_batch)(struct backend *, const uint8_t *images, size_t pixels,
+                                const uint32_t *ids, int samples, float *out);
+
+    /* ---- blocks ---- */
+    /** Plan a block for passes of at most `max_samples`. `first`: no input gradient is ever
+     *  asked for. ST_SHAPE when the shapes do not fit each other. */
+    enum status (*block_plan_create)(struct backend *, const struct block_desc *, int max_samples,
+                                     bool first, struct block_plan **plan);
+    void (*block_plan_destroy)(struct block_plan *); /* NULL is legal */
+    /** Take over weights and bias (device); called once after each change. They stay valid and
+     *  unchanged until the next call, so a plan may keep the pointers. */
+    enum status (*block_plan_load_weights)(struct block_plan *, const float *weights,
+                                           const float *bias);
+    /** x [samples][input] -> y [samples][output]. Keeps what the backward pass needs. */
+    enum status (*block_forward)(struct block_plan *, const struct block_pass *, const float *x,
+                                 float *y);
+    /** The gradient of the loss with respect to weights, bias and input, given x, y of the
+     *  forward pass and dy [samples][output]. `dweights` and `dbias` are overwritten with sums
+     *  over the samples (zeros when there are none); `dx` [samples][input] is overwritten,
+     *  unless the plan is of a first block (then it is NULL). `dy` may be destroyed. */
+    enum status (*block_backward)(struct block_plan *, const struct block_pass *, const float *x,
+                                  const float *y, float *dy, float *dweights, float *dbias,
+                                  float *dx, struct poll poll);
+
+    /* ---- loss ---- */
+    /** p = softmax(logits[i]), computed with the maximum subtracted;
+     *  dlogits[i][k] = scale * (p_k - [k = label]), label = labels[ids[i]]; dlogits may be NULL.
+     *  Adds to *sums. logits [samples][classes]; all pointers device; dlogits may be logits. */
+    enum status (*softmax_cross_entropy)(struct backend *, const float *logits, int classes,
+                                         const uint8_t *labels, const uint32_t *ids, int samples,
+                                         float scale, float *dlogits, struct loss_sums *sums);
+
+    /* ---- survivors ---- */
+    /** out[j] = dense[indices[j]], j < count. */
+    enum status (*gather)(struct backend *, const float *dense, const uint32_t *indices,
+                          size_t count, float *out);
+    /** dense[indices[j]] = values[j]; the rest of dense is left alone. Indices ascend. */
+    enum status (*scatter)(struct backend *, const float *values, const uint32_t *indices,
+                           size_t count, float *dense);
+    /** Keep the 32-bit words words[i] whose bit first_bit + i of mask (device) is set, in order,
+     *  at the front of `kept` (device, may be `words`: in place). */
+    enum status (*compact)(struct backend *, const void *words, const uint64_t *mask,
+                           size_t first_bit, size_t count, void *kept);
+    /** hash_words (digest.h) of device words. */
+    enum status (*hash)(struct backend *, const void *words, size_t count, uint64_t *hash);
+
+    /* ---- optimizer: state0, state1 are device [count] or NULL where the kind has fewer ---- */
+    /** One update of beta[count] by gradient[count]; with g the gradient and w the value:
+     *  sgd       v = momentum v + g;  w -= lr (nesterov ? g + momentum v : v); v is state0, which
+     *            is NULL and not used at momentum 0
+     *  adadelta  a = rho a + (1-rho) g^2;  u = g sqrt(d + eps) / sqrt(a + eps);
+     *            w -= lr u;  d = rho d + (1-rho) u^2   (Zeiler 2012, Alg. 1; a, d: state0, 1)
+     *  adam      m = b1 m + (1-b1) g;  v = b2 v + (1-b2) g^2;
+     *            w -= lr (m / (1-b1^t)) / (sqrt(v / (1-b2^t)) + eps), t = step
+     *            (Kingma & Ba 2015, Alg. 1; m, v: state0, 1) */
+    enum status (*update)(struct backend *, const struct update_args *, float *beta,
+                          const float *gradient, float *state0, float *state1, size_t count);
+
+    /* ---- selection ---- */
+    /** Exactly the `keep` largest |value| of the concatenated segments get their bit set in mask
+     *  (device [bitmask_words(total)], overwritten); of equal magnitudes the lower index wins.
+     *  +0 and -0 are equal. ST_NUMERIC, naming segment and index, for a NaN or an infinity;
+     *  ST_SHAPE when keep exceeds the total. */
+    enum status (*select_largest)(struct backend *, const struct segment *segments, int count,
+                                  size_t keep, uint64_t *mask);
+
+    void (*destroy)(struct backend *); /* frees the backend itself */
+};
+
+/** The CPU backend with `threads` OpenMP threads (at least 1). */
+enum status backend_cpu_create(int threads, struct backend **backend);
+
+/** Names of the backends that are compiled in, NULL-terminated. */
+extern const char *const backend_names[];
+
+/** Create a backend by name. ST_USAGE names the ones there are. */
+enum status backend_create(const char *name, int threads, struct backend **backend);
+
+#endif

@@ -1,0 +1,68 @@
+/* communicator.h - ranks that train together.
+ *
+ * A communicator is a table of operations over host memory: `single` (one rank, no library)
+ * or `mpi`. Functions marked Collective must be called by all ranks in the same order. Only
+ * the thread that created it may call it (MPI_THREAD_FUNNELED). */
+#ifndef ESPALIER_COMMUNICATOR_H
+#define ESPALIER_COMMUNICATOR_H
+
+#include <espalier/status.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct communicator {
+    const char *name; /* "single", "mpi" */
+    int rank, size;
+    int local_rank, local_size; /* among the ranks of this node */
+    int failed_rank; /* the rank whose failure all ranks agreed on, -1 while there is none */
+
+    /** Begin summing buffer[count] over the ranks, in place; it must not be touched before
+     *  allreduce_wait. Any number may be under way. Collective. */
+    enum status (*allreduce_start)(struct communicator *, float *buffer, size_t count);
+    /** Finish every all-reduce that was started. Collective. */
+    enum status (*allreduce_wait)(struct communicator *);
+    /** Let what is under way make progress; cheap, never blocks. Not collective. */
+    void (*poll)(struct communicator *);
+
+    /** Sums in place, blocking. Collective. */
+    enum status (*sum_doubles)(struct communicator *, double *values, size_t count);
+    enum status (*sum_integers)(struct communicator *, int64_t *values, size_t count);
+    /** Copy rank `root`'s bytes to all. Collective. */
+    enum status (*broadcast)(struct communicator *, void *bytes, size_t count, int root);
+    /** Rank r's `count` bytes land at all[r * count] on every rank. Collective. */
+    enum status (*allgather)(struct communicator *, const void *mine, void *all, size_t count);
+    enum status (*barrier)(struct communicator *);
+
+    /** End all ranks at once with exit code `code`. Not collective; does not return (except in
+     *  `single`, where there is nobody else to end). */
+    void (*abort)(struct communicator *, int code);
+    void (*destroy)(struct communicator *);
+    void *state;
+};
+
+/** The only rank of a program without a launcher. */
+enum status communicator_single(struct communicator *c);
+
+/** All ranks of MPI_COMM_WORLD (duplicated), MPI already initialised. Collective.
+ *  ST_UNAVAILABLE when MPI is not compiled in. */
+enum status communicator_mpi(struct communicator *c);
+
+/** Bring up what the launcher asks for: `mpi` under mpirun or srun (told by
+ *  the environment they set), else `single`. Initialises MPI, MPI_THREAD_FUNNELED; `destroy`
+ *  finalises it. Collective. */
+enum status communicator_create(int *argc, char ***argv, struct communicator *c);
+
+/** Agree on success: ST_OK everywhere if every rank passes ST_OK, else the lowest failing
+ *  rank's status everywhere, and `failed_rank` is set. The message stays with the rank(s)
+ *  that failed: status_message() on the others names the failing rank. Collective. */
+enum status communicator_agree(struct communicator *c, enum status mine);
+
+/** True on the one rank that has the message to print after a failure: the lowest rank that
+ *  failed, or any rank that failed alone. */
+bool communicator_reports(const struct communicator *c);
+
+/** TRY for what one rank alone can find: agree first, then return the failure everywhere. */
+#define TRY_TOGETHER(communicator, expr) TRY(communicator_agree((communicator), (expr)))
+
+#endif

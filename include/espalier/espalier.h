@@ -1,0 +1,31 @@
+/* espalier.h - everything. */
+#ifndef ESPALIER_ESPALIER_H
+#define ESPALIER_ESPALIER_H
+
+#include <espalier/arena.h>
+#include <espalier/backend.h>
+#include <espalier/bitmask.h>
+#include <espalier/communicator.h>
+#include <espalier/dataset.h>
+#include <espalier/digest.h>
+#include <espalier/evaluate.h>
+#include <espalier/events.h>
+#include <espalier/idx.h>
+#include <espalier/initializer.h>
+#include <espalier/kinds.h>
+#include <espalier/model.h>
+#include <espalier/network.h>
+#include <espalier/optimizer.h>
+#include <espalier/progress.h>
+#include <espalier/prune.h>
+#include <espalier/recipe.h>
+#include <espalier/rng.h>
+#include <espalier/run_dir.h>
+#include <espalier/safetensors.h>
+#include <espalier/schedule.h>
+#include <espalier/shape.h>
+#include <espalier/status.h>
+#include <espalier/survivors.h>
+#include <espalier/trainer.h>
+
+#endif

@@ -1,0 +1,59 @@
+/* kinds.h - the vocabulary: every kind of thing that a recipe can name.
+ *
+ * One table each, from which the parser, --help, the dump of a resolved
+ * recipe and the backends follow. */
+#ifndef ESPALIER_KINDS_H
+#define ESPALIER_KINDS_H
+
+/*            enumerator             name in recipes */
+#define LAYER_KINDS(X)                                                                             \
+    X(LAYER_CONV, "conv")                                                                          \
+    X(LAYER_DENSE, "dense")                                                                        \
+    X(LAYER_MAXPOOL, "maxpool")                                                                    \
+    X(LAYER_DROPOUT, "dropout")
+
+#define ACTIVATIONS(X)                                                                             \
+    X(ACTIVATION_NONE, "none")                                                                     \
+    X(ACTIVATION_RELU, "relu")                                                                     \
+    X(ACTIVATION_SIGMOID, "sigmoid")                                                               \
+    X(ACTIVATION_TANH, "tanh")
+
+#define INITIALIZERS(X)                                                                            \
+    X(INITIALIZER_GLOROT_UNIFORM, "glorot_uniform")                                                \
+    X(INITIALIZER_HE_NORMAL, "he_normal")                                                          \
+    X(INITIALIZER_HE_UNIFORM, "he_uniform")
+
+#define OPTIMIZERS(X)                                                                              \
+    X(OPTIMIZER_SGD, "sgd")                                                                        \
+    X(OPTIMIZER_ADADELTA, "adadelta")                                                              \
+    X(OPTIMIZER_ADAM, "adam")
+
+#define SCHEDULES(X)                                                                               \
+    X(SCHEDULE_NONE, "none")                                                                       \
+    X(SCHEDULE_LINEAR, "linear")
+
+#define SCOPES(X)                                                                                  \
+    X(SCOPE_LAYER, "layer")                                                                        \
+    X(SCOPE_GLOBAL, "global")
+
+#define KIND_ENUMERATOR(enumerator, name) enumerator,
+enum layer_kind { LAYER_KINDS(KIND_ENUMERATOR) LAYER_KIND_COUNT };
+enum activation { ACTIVATIONS(KIND_ENUMERATOR) ACTIVATION_COUNT };
+enum initializer { INITIALIZERS(KIND_ENUMERATOR) INITIALIZER_COUNT };
+enum optimizer_kind { OPTIMIZERS(KIND_ENUMERATOR) OPTIMIZER_COUNT };
+enum schedule_kind { SCHEDULES(KIND_ENUMERATOR) SCHEDULE_COUNT };
+enum prune_scope { SCOPES(KIND_ENUMERATOR) SCOPE_COUNT };
+#undef KIND_ENUMERATOR
+
+/* Names by enumerator, NULL-terminated. */
+extern const char *const layer_kind_names[];
+extern const char *const activation_names[];
+extern const char *const initializer_names[];
+extern const char *const optimizer_names[];
+extern const char *const schedule_names[];
+extern const char *const prune_scope_names[];
+
+/** The index of `name` in a NULL-terminated table, -1 when it is not there. */
+int kind_find(const char *const *names, const char *name);
+
+#endif

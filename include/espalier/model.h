@@ -1,0 +1,33 @@
+/* model.h - a trained network in a file: model.safetensors.
+ *
+ * Dense F32 tensors NAME.weight and NAME.bias in their original shapes, zeros where pruned;
+ * metadata "espalier.recipe" (resolved recipe), "espalier.input" ("HEIGHTxWIDTHxCHANNELS"),
+ * "espalier.version" and "format" = "pt" (so that common readers accept it). */
+#ifndef ESPALIER_MODEL_H
+#define ESPALIER_MODEL_H
+
+#include <espalier/network.h>
+#include <espalier/safetensors.h>
+
+/** A model read back from a run directory or a .safetensors file. */
+struct model {
+    char path[4096]; /* of the file */
+    struct recipe recipe;
+    struct shape input;
+    struct safetensors file;
+};
+
+/** Write the network's parameters. Called by one rank. Errors as safetensors_write. */
+enum status model_write(const char *path, const struct network *network,
+                        const struct recipe *recipe);
+
+/** Open MODEL: a .safetensors file, or a run directory that holds model.safetensors. ST_INPUT
+ *  when it is neither, or when the metadata that espalier writes is missing or unusable. */
+enum status model_read(const char *path, struct model *model);
+void model_destroy(struct model *model); /* legal on a zeroed model */
+
+/** Copy the file's tensors into a network of the same recipe, and materialise them. ST_INPUT
+ *  names a tensor that is missing, has another shape, or holds a NaN or an infinity. */
+enum status model_load(const struct model *model, struct network *network);
+
+#endif

@@ -1,0 +1,113 @@
+/* network.h - a network on a backend: blocks, parameters, activations.
+ *
+ * A network owns its plans, its device memory and its parameters; it borrows the backend, which
+ * must outlive it. All replicas hold the same parameters; nothing here is collective.
+ *
+ * Parameters live in two contiguous device vectors, beta and gradient, in network order, weight
+ * before bias: survivors only. A weight that has lost connections also has dense arrays, into
+ * which its survivors are scattered after each update and from which their gradients are
+ * gathered; while all survive, its part of beta *is* the dense array. */
+#ifndef ESPALIER_NETWORK_H
+#define ESPALIER_NETWORK_H
+
+#include <espalier/backend.h>
+#include <espalier/recipe.h>
+
+enum { PARAMETER_NAME_MAX = RECIPE_NAME_MAX + 8, PARAMETER_DIMENSIONS_MAX = 4 };
+
+/** A layer's weight or bias. */
+struct parameter {
+    char name[PARAMETER_NAME_MAX]; /* "dense1.weight" */
+    int block;                     /* index into network.blocks */
+    bool is_weight;                /* weights can be pruned, biases not */
+    int dimensions;
+    uint32_t
+        size[PARAMETER_DIMENSIONS_MAX]; /* conv [out, in, kh, kw], dense [out, in], bias [out] */
+    size_t original_count;
+    size_t offset, count; /* of the survivors in beta and gradient */
+    uint32_t *indices;    /* device [count], ascending original indices; NULL while all survive */
+    float *dense, *dense_gradient; /* device [original_count]; NULL while all survive */
+};
+
+struct block {
+    struct block_desc desc;
+    char name[RECIPE_NAME_MAX]; /* of its conv or dense layer */
+    enum initializer initializer;
+    int weight, bias; /* indices into network.parameters, -1 for BLOCK_PASS */
+    struct block_plan *plan;
+    float *output, *output_gradient; /* device [max_samples][output] */
+};
+
+struct network {
+    struct backend *backend;
+    struct shape input;
+    int classes;     /* units of the last block */
+    int max_samples; /* of a pass */
+    int blocks_count;
+    struct block *blocks;
+    int parameters_count;
+    struct parameter *parameters;
+    float *beta, *gradient; /* device [count] */
+    size_t count;           /* survivors and biases */
+    size_t original_count;  /* what count was at first */
+};
+
+/** Join a recipe's layers into blocks and infer all shapes: the network without its device.
+ *
+ *  blocks [RECIPE_LAYERS_MAX] is filled, *count is their number. ST_SHAPE names layer (its
+ *  number and type), the input shape it met and what it needs: a kernel larger than its image, a
+ *  pool larger than its image, a last layer that is not dense, an activation on the last layer
+ *  (its units are logits). */
+enum status network_describe(const struct recipe *recipe, struct shape input,
+                             struct block blocks[RECIPE_LAYERS_MAX], int *count);
+
+/** Build the recipe's network for images of shape `input` and passes of at most `max_samples`.
+ *  Parameters are zero. network_destroy frees it. */
+enum status network_create(const struct recipe *recipe, struct shape input, int max_samples,
+                           struct backend *backend, struct network **network);
+
+void network_destroy(struct network *network);
+
+/** Draw the initial weights by each layer's initialiser; biases are 0 (initializer.h). */
+enum status network_initialize(struct network *network, uint64_t seed);
+
+/** Carry beta to where the blocks read it: scatter, then load the plans' weights. To be called
+ *  after every change of beta. */
+enum status network_materialize(struct network *network);
+
+/** Forward through all blocks. x device [samples][input]; *logits is the last block's output. */
+enum status network_forward(struct network *network, const struct block_pass *pass, const float *x,
+                            float **logits);
+
+/** Told during network_backward, last block first, as soon as a part of the gradient vector is
+ *  complete: gradient[offset .. offset + count - 1]. */
+struct gradient_sink {
+    enum status (*ready)(void *context, size_t offset, size_t count);
+    struct poll poll;
+    void *context;
+};
+
+/** Where the loss must put the gradient of the logits: device [max_samples][classes]. */
+float *network_logits_gradient(struct network *network);
+
+/** Backward through all blocks from network_logits_gradient, for the same pass and x as the
+ *  forward pass before it; fills network.gradient. */
+enum status network_backward(struct network *network, const struct block_pass *pass, const float *x,
+                             const struct gradient_sink *sink);
+
+/** Copy a parameter between host memory [original_count], zeros where pruned, and beta. Setting
+ *  leaves out what is pruned; network_materialize must follow. */
+enum status network_get_parameter(const struct network *network, int parameter, float *values);
+enum status network_set_parameter(struct network *network, int parameter, const float *values);
+
+/** The parameter of that name, -1 when there is none. */
+int network_find_parameter(const struct network *network, const char *name);
+
+/** Connections (original weights, without biases) and those that survive. */
+size_t network_connections(const struct network *network);
+size_t network_survivors(const struct network *network);
+
+/** SHA-256 over all parameters' dense F32 bytes (little-endian, zeros where pruned), in order. */
+enum status network_digest(const struct network *network, char *text);
+
+#endif

@@ -1,0 +1,26 @@
+/* optimizer.h - the optimizer's state, parallel to the network's beta. */
+#ifndef ESPALIER_OPTIMIZER_H
+#define ESPALIER_OPTIMIZER_H
+
+#include <espalier/network.h>
+
+enum { OPTIMIZER_STATES_MAX = 2 };
+
+/** State of one optimizer; owns its device vectors, borrows network and settings. */
+struct optimizer {
+    struct network *network;
+    const struct optimizer_settings *settings;
+    float *states[OPTIMIZER_STATES_MAX]; /* device, parallel to beta; NULL where not used */
+    uint64_t step;                       /* updates done */
+};
+
+/** Zero state for the recipe's optimizer. */
+enum status optimizer_create(struct network *network, const struct optimizer_settings *settings,
+                             struct optimizer *optimizer);
+void optimizer_destroy(struct optimizer *optimizer); /* legal on a zeroed optimizer */
+
+/** Update beta by the gradient and materialise the weights. Not collective: the gradient is
+ *  already the mean over the global batch, the same on all ranks. */
+enum status optimizer_step(struct optimizer *optimizer);
+
+#endif

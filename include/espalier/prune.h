@@ -1,0 +1,39 @@
+/* prune.h - the pruning event: select on rank 0, broadcast, apply everywhere, compare replicas. */
+#ifndef ESPALIER_PRUNE_H
+#define ESPALIER_PRUNE_H
+
+#include <espalier/communicator.h>
+#include <espalier/network.h>
+#include <espalier/survivors.h>
+
+/** Prepared pruning of one network; borrows network, recipe and communicator. */
+struct pruner {
+    struct network *network;
+    const struct prune_settings *settings;
+    struct communicator *communicator;
+    int scopes_count; /* `layer`: one a layer; `global`: one in all; 0: nothing to prune */
+    struct survivors_scope *scopes;
+    uint64_t *device_mask; /* device words for the largest scope */
+};
+
+/** Resolve prune.layers into scopes. ST_INPUT names a layer that the network lacks. */
+enum status pruner_create(struct network *network, const struct prune_settings *settings,
+                          struct communicator *communicator, struct pruner *pruner);
+
+void pruner_destroy(struct pruner *pruner); /* legal on a zeroed pruner */
+
+/** Prune if an event follows update `update`; *pruned says whether. Collective.
+ *
+ *  For each scope: rank 0 selects the M_e largest |weight| (schedule.h), broadcasts one packed
+ *  bit per current survivor, all ranks keep the same (survivors.h). Then a hash of every
+ *  parameter is compared across ranks: ST_DIVERGED names update, layer and the first rank that
+ *  differs from rank 0. ST_NUMERIC names update and layer of a NaN or infinite weight.
+ *
+ *  states  optimizer state, as survivors_keep's */
+enum status pruner_step(struct pruner *pruner, int64_t update, float *const *states,
+                        int states_count, bool *pruned);
+
+/** Compare all parameters across ranks, as pruner_step does. Collective. */
+enum status pruner_compare_replicas(struct pruner *pruner, int64_t update);
+
+#endif

@@ -1,0 +1,18 @@
+#include <espalier/kinds.h>
+#include <stddef.h>
+#include <string.h>
+
+#define KIND_NAME(enumerator, name) name,
+const char *const layer_kind_names[] = {LAYER_KINDS(KIND_NAME) NULL};
+const char *const activation_names[] = {ACTIVATIONS(KIND_NAME) NULL};
+const char *const initializer_names[] = {INITIALIZERS(KIND_NAME) NULL};
+const char *const optimizer_names[] = {OPTIMIZERS(KIND_NAME) NULL};
+const char *const schedule_names[] = {SCHEDULES(KIND_NAME) NULL};
+const char *const prune_scope_names[] = {SCOPES(KIND_NAME) NULL};
+
+int kind_find(const char *const *names, const char *name) {
+    for (int i = 0; names[i] != NULL; i++)
+        if (strcmp(names[i], name) == 0)
+            return i;
+    return -1;
+}
