@@ -1,0 +1,314 @@
+#include "model_internal.h"
+
+#include <espalier/digest.h>
+#include <espalier/initializer.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- building ---- */
+
+/* Append a parameter of the block; beta grows by its size. */
+static int add_parameter(struct network *network, int block, const char *kind, int dimensions,
+                         const uint32_t *size) {
+    struct parameter *p = &network->parameters[network->parameters_count];
+    snprintf(p->name, sizeof p->name, "%s.%s", network->blocks[block].name, kind);
+    p->block = block;
+    p->is_weight = strcmp(kind, "weight") == 0;
+    p->dimensions = dimensions;
+    p->original_count = 1;
+    for (int i = 0; i < dimensions; i++) {
+        p->size[i] = size[i];
+        p->original_count *= size[i];
+    }
+    p->offset = network->count;
+    p->count = p->original_count;
+    network->count += p->count;
+    return network->parameters_count++;
+}
+
+static void add_block_parameters(struct network *network, int index) {
+    struct block *block = &network->blocks[index];
+    const struct block_desc *desc = &block->desc;
+    if (desc->kind == BLOCK_PASS)
+        return;
+    uint32_t out = (uint32_t)desc->linear.channels, kernel = (uint32_t)desc->kernel;
+    uint32_t in = desc->kind == BLOCK_CONV ? (uint32_t)desc->input.channels
+                                           : (uint32_t)shape_size(desc->input);
+    const uint32_t size[] = {out, in, kernel, kernel};
+    block->weight = add_parameter(network, index, "weight", desc->kind == BLOCK_CONV ? 4 : 2, size);
+    block->bias = add_parameter(network, index, "bias", 1, size);
+}
+
+static enum status allocate_block(struct network *network, int index) {
+    struct backend *backend = network->backend;
+    struct block *block = &network->blocks[index];
+    size_t bytes = (size_t)network->max_samples * shape_size(block->desc.output) * sizeof(float);
+    TRY(backend->block_plan_create(backend, &block->desc, network->max_samples, index == 0,
+                                   &block->plan));
+    TRY(backend->alloc(backend, bytes, (void **)&block->output));
+    return backend->alloc(backend, bytes, (void **)&block->output_gradient);
+}
+
+static enum status build(struct network *network, const struct recipe *recipe) {
+    struct block blocks[RECIPE_LAYERS_MAX];
+    TRY(network_describe(recipe, network->input, blocks, &network->blocks_count));
+    size_t count = (size_t)network->blocks_count;
+    network->blocks = calloc(count, sizeof *network->blocks);
+    network->parameters = calloc(2 * count, sizeof *network->parameters);
+    if (network->blocks == NULL || network->parameters == NULL)
+        FAIL(ST_MEMORY, "out of memory: a network of %zu blocks", count);
+    memcpy(network->blocks, blocks, count * sizeof *blocks);
+    for (int i = 0; i < network->blocks_count; i++) {
+        add_block_parameters(network, i);
+        TRY(allocate_block(network, i));
+    }
+    network->classes = network->blocks[count - 1].desc.output.channels;
+    network->original_count = network->count;
+    struct backend *backend = network->backend;
+    TRY(backend->alloc(backend, network->count * sizeof(float), (void **)&network->beta));
+    TRY(backend->alloc(backend, network->count * sizeof(float), (void **)&network->gradient));
+    return network_materialize(network);
+}
+
+enum status network_create(const struct recipe *recipe, struct shape input, int max_samples,
+                           struct backend *backend, struct network **network) {
+    *network = calloc(1, sizeof **network);
+    if (*network == NULL)
+        FAIL(ST_MEMORY, "out of memory");
+    (*network)->backend = backend;
+    (*network)->input = input;
+    (*network)->max_samples = max_samples > 0 ? max_samples : 1;
+    enum status status = build(*network, recipe);
+    if (status != ST_OK) {
+        network_destroy(*network);
+        *network = NULL;
+    }
+    return status;
+}
+
+void network_destroy(struct network *network) {
+    if (network == NULL)
+        return;
+    struct backend *backend = network->backend;
+    for (int i = 0; network->blocks != NULL && i < network->blocks_count; i++) {
+        backend->block_plan_destroy(network->blocks[i].plan);
+        backend->release(backend, network->blocks[i].output);
+        backend->release(backend, network->blocks[i].output_gradient);
+    }
+    for (int i = 0; i < network->parameters_count; i++) {
+        backend->release(backend, network->parameters[i].indices);
+        backend->release(backend, network->parameters[i].dense);
+        backend->release(backend, network->parameters[i].dense_gradient);
+    }
+    backend->release(backend, network->beta);
+    backend->release(backend, network->gradient);
+    free(network->parameters);
+    free(network->blocks);
+    free(network);
+}
+
+/* ---- parameters ---- */
+
+static const float *dense_values(const struct network *network, int parameter) {
+    const struct parameter *p = &network->parameters[parameter];
+    return p->indices != NULL ? p->dense : network->beta + p->offset;
+}
+
+static float *dense_gradient(struct network *network, int parameter) {
+    struct parameter *p = &network->parameters[parameter];
+    return p->indices != NULL ? p->dense_gradient : network->gradient + p->offset;
+}
+
+enum status network_materialize(struct network *network) {
+    struct backend *backend = network->backend;
+    for (int i = 0; i < network->parameters_count; i++) {
+        const struct parameter *p = &network->parameters[i];
+        if (p->indices != NULL)
+            TRY(backend->scatter(backend, network->beta + p->offset, p->indices, p->count,
+                                 p->dense));
+    }
+    for (int i = 0; i < network->blocks_count; i++) {
+        struct block *block = &network->blocks[i];
+        if (block->weight >= 0)
+            TRY(backend->block_plan_load_weights(block->plan, dense_values(network, block->weight),
+                                                 dense_values(network, block->bias)));
+    }
+    return ST_OK;
+}
+
+enum status network_initialize(struct network *network, uint64_t seed) {
+    for (int i = 0; i < network->blocks_count; i++) {
+        const struct block *block = &network->blocks[i];
+        if (block->weight < 0)
+            continue;
+        float *weights = malloc(block_weights(&block->desc) * sizeof *weights);
+        if (weights == NULL)
+            FAIL(ST_MEMORY, "out of memory: the initial weights of %s", block->name);
+        initializer_fill(block->initializer, &block->desc, seed, weights);
+        enum status status = network_set_parameter(network, block->weight, weights);
+        free(weights);
+        TRY(status);
+    }
+    return network_materialize(network);
+}
+
+/* Host copies of a pruned parameter's original indices and of its survivors' values. */
+struct survivor_copies {
+    uint32_t *indices;
+    float *values;
+};
+
+static void free_copies(struct survivor_copies *copies) {
+    free(copies->indices);
+    free(copies->values);
+}
+
+static enum status download_indices(const struct network *network, const struct parameter *p,
+                                    struct survivor_copies *copies) {
+    copies->indices = malloc(p->count * sizeof *copies->indices + 1);
+    copies->values = malloc(p->count * sizeof *copies->values + 1);
+    if (copies->indices == NULL || copies->values == NULL)
+        FAIL(ST_MEMORY, "out of memory: the survivors of %s", p->name);
+    return network->backend->download(network->backend, copies->indices, p->indices,
+                                      p->count * sizeof *copies->indices);
+}
+
+static enum status get_survivors(const struct network *network, const struct parameter *p,
+                                 struct survivor_copies *copies, float *values) {
+    TRY(download_indices(network, p, copies));
+    TRY(network->backend->download(network->backend, copies->values, network->beta + p->offset,
+                                   p->count * sizeof *values));
+    memset(values, 0, p->original_count * sizeof *values);
+    for (size_t j = 0; j < p->count; j++)
+        values[copies->indices[j]] = copies->values[j];
+    return ST_OK;
+}
+
+enum status network_get_parameter(const struct network *network, int parameter, float *values) {
+    const struct parameter *p = &network->parameters[parameter];
+    if (p->indices == NULL)
+        return network->backend->download(network->backend, values, network->beta + p->offset,
+                                          p->count * sizeof *values);
+    struct survivor_copies copies = {NULL, NULL};
+    enum status status = get_survivors(network, p, &copies, values);
+    free_copies(&copies);
+    return status;
+}
+
+static enum status set_survivors(struct network *network, const struct parameter *p,
+                                 struct survivor_copies *copies, const float *values) {
+    TRY(download_indices(network, p, copies));
+    for (size_t j = 0; j < p->count; j++)
+        copies->values[j] = values[copies->indices[j]];
+    return network->backend->upload(network->backend, network->beta + p->offset, copies->values,
+                                    p->count * sizeof *values);
+}
+
+enum status network_set_parameter(struct network *network, int parameter, const float *values) {
+    const struct parameter *p = &network->parameters[parameter];
+    if (p->indices == NULL)
+        return network->backend->upload(network->backend, network->beta + p->offset, values,
+                                        p->count * sizeof *values);
+    struct survivor_copies copies = {NULL, NULL};
+    enum status status = set_survivors(network, p, &copies, values);
+    free_copies(&copies);
+    return status;
+}
+
+int network_find_parameter(const struct network *network, const char *name) {
+    for (int i = 0; i < network->parameters_count; i++)
+        if (strcmp(network->parameters[i].name, name) == 0)
+            return i;
+    return -1;
+}
+
+size_t network_connections(const struct network *network) {
+    size_t sum = 0;
+    for (int i = 0; i < network->parameters_count; i++)
+        if (network->parameters[i].is_weight)
+            sum += network->parameters[i].original_count;
+    return sum;
+}
+
+size_t network_survivors(const struct network *network) {
+    size_t sum = 0;
+    for (int i = 0; i < network->parameters_count; i++)
+        if (network->parameters[i].is_weight)
+            sum += network->parameters[i].count;
+    return sum;
+}
+
+static enum status digest_parameter(const struct network *network, int parameter,
+                                    struct digest *digest) {
+    size_t bytes = network->parameters[parameter].original_count * sizeof(float);
+    float *values = malloc(bytes);
+    if (values == NULL)
+        FAIL(ST_MEMORY, "out of memory: a copy of %s", network->parameters[parameter].name);
+    enum status status = network_get_parameter(network, parameter, values);
+    if (status == ST_OK)
+        status = digest_add(digest, values, bytes);
+    free(values);
+    return status;
+}
+
+enum status network_digest(const struct network *network, char *text) {
+    struct digest *digest = NULL;
+    TRY(digest_create(&digest));
+    for (int i = 0; i < network->parameters_count; i++) {
+        enum status status = digest_parameter(network, i, digest);
+        if (status != ST_OK) {
+            digest_destroy(digest);
+            return status;
+        }
+    }
+    return digest_finish(digest, text);
+}
+
+/* ---- passes ---- */
+
+enum status network_forward(struct network *network, const struct block_pass *pass, const float *x,
+                            float **logits) {
+    const float *input = x;
+    for (int i = 0; i < network->blocks_count; i++) {
+        struct block *block = &network->blocks[i];
+        TRY(network->backend->block_forward(block->plan, pass, input, block->output));
+        input = block->output;
+    }
+    *logits = network->blocks[network->blocks_count - 1].output;
+    return ST_OK;
+}
+
+float *network_logits_gradient(struct network *network) {
+    return network->blocks[network->blocks_count - 1].output_gradient;
+}
+
+/* Bring a block's gradients into survivor order and tell the sink. Weight and bias are neighbours.
+ */
+static enum status finish_gradient(struct network *network, const struct block *block,
+                                   const struct gradient_sink *sink) {
+    const struct parameter *weight = &network->parameters[block->weight];
+    const struct parameter *bias = &network->parameters[block->bias];
+    struct backend *backend = network->backend;
+    if (weight->indices != NULL)
+        TRY(backend->gather(backend, weight->dense_gradient, weight->indices, weight->count,
+                            network->gradient + weight->offset));
+    return sink->ready(sink->context, weight->offset, weight->count + bias->count);
+}
+
+enum status network_backward(struct network *network, const struct block_pass *pass, const float *x,
+                             const struct gradient_sink *sink) {
+    for (int i = network->blocks_count - 1; i >= 0; i--) {
+        struct block *block = &network->blocks[i];
+        const float *input = i > 0 ? network->blocks[i - 1].output : x;
+        float *input_gradient = i > 0 ? network->blocks[i - 1].output_gradient : NULL;
+        bool has_weights = block->weight >= 0;
+        TRY(network->backend->block_backward(
+            block->plan, pass, input, block->output, block->output_gradient,
+            has_weights ? dense_gradient(network, block->weight) : NULL,
+            has_weights ? dense_gradient(network, block->bias) : NULL, input_gradient, sink->poll));
+        if (has_weights)
+            TRY(finish_gradient(network, block, sink));
+    }
+    return ST_OK;
+}
