@@ -1,0 +1,90 @@
+#!/usr/bin/env bash
+# The poster's experiment on this machine: install, build, fetch MNIST, train, compare.
+set -euo pipefail
+
+usage() {
+    cat <<'EOF'
+usage: jobs/local.sh [-n RANKS] [-e EPOCHS] [--recipe NAME]... [--help]
+
+Installs what is missing (Debian, Ubuntu), builds a Release build into build/,
+fetches MNIST into data/mnist, trains the poster's networks on all cores and
+prints a table of what they reached.
+
+  -n RANKS        train on so many ranks under mpirun (default: 1, without it)
+  -e EPOCHS       passes over the training set (default: the poster's 12)
+  --recipe NAME   a recipe in jobs/recipes, or a path; can be given several times
+                  (default: ann_d, ann_a and ann_a_global)
+
+The results go to results/runs/local-TIME/RECIPE. A second run neither installs
+nor fetches again.
+EOF
+}
+
+fail() {
+    echo "local.sh: $1" >&2
+    exit 2
+}
+
+is_count() { [[ "$1" =~ ^[1-9][0-9]{0,5}$ ]]; }
+
+ranks=1
+epochs=12
+recipes=()
+while [ $# -gt 0 ]; do
+    case "$1" in
+    --help | -h) usage && exit 0 ;;
+    -n | -e | --recipe) [ $# -ge 2 ] || fail "option '$1' needs a value; see --help" ;;
+    *) fail "unknown argument '$1'; see --help" ;;
+    esac
+    case "$1" in
+    -n) ranks=$2 ;;
+    -e) epochs=$2 ;;
+    --recipe) recipes+=("$2") ;;
+    esac
+    shift 2
+done
+is_count "$ranks" || fail "-n $ranks: expected a number of ranks, 1 or more"
+is_count "$epochs" || fail "-e $epochs: expected a number of epochs, 1 or more"
+[ "${#recipes[@]}" -gt 0 ] || recipes=(ann_d ann_a ann_a_global)
+
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+for i in "${!recipes[@]}"; do
+    [ -f "${recipes[i]}" ] || recipes[i]="jobs/recipes/${recipes[i]}.cfg"
+    [ -f "${recipes[i]}" ] || fail "no recipe '${recipes[i]}'; there are: $(ls jobs/recipes)"
+done
+
+./jobs/dependencies.sh build
+cmake -S . -B build -DCMAKE_BUILD_TYPE=Release >/dev/null
+cmake --build build --target espalier -j "$(nproc 2>/dev/null || echo 2)"
+./jobs/fetch_mnist.sh
+unset ESPALIER_MNIST # data/mnist is complete and checked now
+
+launch=()
+if [ "$ranks" -gt 1 ]; then
+    launch=(mpirun --bind-to none --oversubscribe -n "$ranks")
+    # Open MPI refuses to run as root unless told twice; in a container there is often nobody else.
+    [ "$(id -u)" -ne 0 ] || export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
+fi
+
+# The value of a key in a summary.json, which has one key a line.
+value() { sed -n "s/^[[:space:]]*\"$2\":[[:space:]]*\"\{0,1\}\([^,\"]*\)\"\{0,1\},\{0,1\}$/\1/p" "$1"; }
+
+results="results/runs/local-$(date +%Y%m%d-%H%M%S)"
+for recipe in "${recipes[@]}"; do
+    name=$(basename "$recipe" .cfg)
+    printf '\n%s: %s epochs on %s rank(s)\n' "$name" "$epochs" "$ranks"
+    "${launch[@]}" ./build/espalier train "$recipe" -s "train.epochs=$epochs" \
+        -o "$results/$name" >/dev/null
+done
+
+printf '\n%-16s %14s %17s %22s %9s\n' network 'test accuracy' 'errors of 10,000' survivors seconds
+for recipe in "${recipes[@]}"; do
+    name=$(basename "$recipe" .cfg)
+    summary="$results/$name/summary.json"
+    awk -v name="$name" -v accuracy="$(value "$summary" test_accuracy)" \
+        -v errors="$(value "$summary" test_errors)" -v left="$(value "$summary" survivors)" \
+        -v all="$(value "$summary" connections)" -v seconds="$(value "$summary" seconds_train)" \
+        'BEGIN { printf "%-16s %12.2f %% %17d %10d of %8d %9.1f\n",
+                 name, 100 * accuracy, errors, left, all, seconds }'
+done
+printf '\nresults: %s\n' "$results"

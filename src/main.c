@@ -1,0 +1,77 @@
+/* The program: MPI's lifetime, dispatch of commands, the only exit. */
+#include "cli/command.h"
+
+#include <espalier/recipe.h>
+#include <stdio.h>
+#include <string.h>
+
+static void print_help(void) {
+    printf("espalier trains neural networks and prunes them while they train.\n\n");
+    for (int i = 0; commands[i] != NULL; i++)
+        printf("  %-9s %s\n", commands[i]->name, commands[i]->summary);
+    printf("\n  espalier COMMAND --help    what a command takes\n"
+           "  espalier --version\n\n"
+           "Exit codes: 0 done, 1 a failure during the run, 2 bad usage, recipe or input.\n");
+}
+
+static void print_command_help(const struct command *command) {
+    printf("usage: %s\n\n%s", command->usage, command->help);
+    if (command == &command_train) {
+        printf("\nKeys of a recipe (and of -s):\n");
+        recipe_write_keys(stdout);
+    }
+}
+
+static const struct command *find_command(const char *name) {
+    for (int i = 0; commands[i] != NULL; i++)
+        if (strcmp(commands[i]->name, name) == 0)
+            return commands[i];
+    return NULL;
+}
+
+static bool wants_help(int argc, char **argv) {
+    for (int i = 1; i < argc; i++)
+        if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0)
+            return true;
+    return false;
+}
+
+static enum status dispatch(struct communicator *communicator, int argc, char **argv) {
+    bool prints = communicator->rank == 0;
+    if (argc < 2)
+        return communicator_agree(
+            communicator,
+            status_fail(ST_USAGE, "no command; 'espalier --help' lists what there is"));
+    const struct command *command = find_command(argv[1]);
+    if (command != NULL && !wants_help(argc - 1, argv + 1))
+        return command->run(communicator, argc - 1, argv + 1);
+    enum status status = ST_OK;
+    if (command != NULL && prints)
+        print_command_help(command);
+    else if (strcmp(argv[1], "--version") == 0 && prints)
+        printf("espalier %s\n", ESPALIER_VERSION);
+    else if (wants_help(argc, argv) && prints)
+        print_help();
+    else if (prints)
+        status = status_fail(
+            ST_USAGE, "unknown command '%s'; 'espalier --help' lists what there is", argv[1]);
+    if (status == ST_OK)
+        status = command_flush_output();
+    return communicator_agree(communicator, status);
+}
+
+int main(int argc, char **argv) {
+    struct communicator communicator;
+    enum status status = communicator_create(&argc, &argv, &communicator);
+    if (status != ST_OK) {
+        fprintf(stderr, "espalier: %s\n", status_message());
+        return status_exit_code(status);
+    }
+    status = dispatch(&communicator, argc, argv);
+    if (status != ST_OK && communicator_reports(&communicator))
+        fprintf(stderr, "espalier: %s\n", status_message());
+    if (status != ST_OK && communicator.failed_rank < 0)
+        communicator.abort(&communicator, status_exit_code(status));
+    communicator.destroy(&communicator);
+    return status_exit_code(status);
+}

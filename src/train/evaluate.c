@@ -1,0 +1,132 @@
+#include <espalier/evaluate.h>
+
+#include <stdlib.h>
+#include <string.h>
+
+enum status device_dataset_create(struct backend *backend, const struct dataset *dataset,
+                                  struct device_dataset *device) {
+    memset(device, 0, sizeof *device);
+    device->backend = backend;
+    device->count = dataset->count;
+    device->pixels = shape_size(dataset->shape);
+    size_t bytes = dataset->count * device->pixels;
+    TRY(backend->alloc(backend, bytes, (void **)&device->images));
+    TRY(backend->alloc(backend, dataset->count, (void **)&device->labels));
+    TRY(backend->upload(backend, device->images, dataset->images, bytes));
+    return backend->upload(backend, device->labels, dataset->labels, dataset->count);
+}
+
+void device_dataset_destroy(struct device_dataset *device) {
+    if (device->backend != NULL) {
+        device->backend->release(device->backend, device->images);
+        device->backend->release(device->backend, device->labels);
+    }
+    memset(device, 0, sizeof *device);
+}
+
+enum status evaluator_create(struct network *network, struct communicator *communicator,
+                             struct evaluator *evaluator) {
+    memset(evaluator, 0, sizeof *evaluator);
+    evaluator->network = network;
+    evaluator->communicator = communicator;
+    struct backend *backend = network->backend;
+    size_t samples = (size_t)network->max_samples;
+    TRY(backend->alloc(backend, samples * sizeof(uint32_t), (void **)&evaluator->ids));
+    TRY(backend->alloc(backend, samples * shape_size(network->input) * sizeof(float),
+                       (void **)&evaluator->x));
+    return backend->alloc(backend, sizeof *evaluator->sums, (void **)&evaluator->sums);
+}
+
+void evaluator_destroy(struct evaluator *evaluator) {
+    if (evaluator->network != NULL) {
+        struct backend *backend = evaluator->network->backend;
+        backend->release(backend, evaluator->ids);
+        backend->release(backend, evaluator->x);
+        backend->release(backend, evaluator->sums);
+    }
+    memset(evaluator, 0, sizeof *evaluator);
+}
+
+/* Count predictions (the first of equal logits wins, as in the loss) by label. */
+static enum status count_predictions(const struct network *network, const float *device_logits,
+                                     const uint8_t *labels, int samples, int64_t *confusion) {
+    int classes = network->classes;
+    size_t bytes = (size_t)samples * (size_t)classes * sizeof(float);
+    float *logits = malloc(bytes + 1);
+    if (logits == NULL)
+        FAIL(ST_MEMORY, "out of memory: the logits of %d samples", samples);
+    enum status status = network->backend->download(network->backend, logits, device_logits, bytes);
+    for (int i = 0; status == ST_OK && i < samples; i++) {
+        const float *row = logits + (size_t)i * (size_t)classes;
+        int best = 0;
+        for (int k = 1; k < classes; k++)
+            if (row[k] > row[best])
+                best = k;
+        confusion[labels[i] * classes + best]++;
+    }
+    free(logits);
+    return status;
+}
+
+/* Evaluate samples begin .. begin + samples - 1 of the data set. */
+static enum status evaluate_batch(struct evaluator *evaluator, const struct device_dataset *data,
+                                  const struct dataset *host, uint32_t begin, int samples,
+                                  int64_t *confusion) {
+    struct network *network = evaluator->network;
+    struct backend *backend = network->backend;
+    uint32_t *ids = malloc((size_t)samples * sizeof *ids);
+    if (ids == NULL)
+        FAIL(ST_MEMORY, "out of memory: the indices of %d samples", samples);
+    for (int i = 0; i < samples; i++)
+        ids[i] = begin + (uint32_t)i;
+    enum status status =
+        backend->upload(backend, evaluator->ids, ids, (size_t)samples * sizeof *ids);
+    free(ids);
+    TRY(status);
+    TRY(backend->gather_batch(backend, data->images, data->pixels, evaluator->ids, samples,
+                              evaluator->x));
+    const struct block_pass pass = {.samples = samples, .sample_ids = evaluator->ids};
+    float *logits = NULL;
+    TRY(network_forward(network, &pass, evaluator->x, &logits));
+    TRY(backend->softmax_cross_entropy(backend, logits, network->classes, data->labels,
+                                       evaluator->ids, samples, 1.0F, NULL, evaluator->sums));
+    if (confusion != NULL)
+        TRY(count_predictions(network, logits, host->labels + begin, samples, confusion));
+    return ST_OK;
+}
+
+/* This rank's part. */
+static enum status evaluate_shard(struct evaluator *evaluator, const struct device_dataset *data,
+                                  const struct dataset *host, int64_t *confusion,
+                                  struct loss_sums *sums) {
+    struct communicator *communicator = evaluator->communicator;
+    struct backend *backend = evaluator->network->backend;
+    struct slice shard = dataset_shard(data->count, communicator->rank, communicator->size);
+    uint32_t most = (uint32_t)evaluator->network->max_samples;
+    TRY(backend->clear(backend, evaluator->sums, sizeof *evaluator->sums));
+    for (uint32_t done = 0; done < shard.count; done += most) {
+        uint32_t samples = shard.count - done < most ? shard.count - done : most;
+        TRY(evaluate_batch(evaluator, data, host, shard.begin + done, (int)samples, confusion));
+    }
+    return backend->download(backend, sums, evaluator->sums, sizeof *sums);
+}
+
+enum status evaluator_run(struct evaluator *evaluator, const struct device_dataset *data,
+                          const struct dataset *host, int64_t *confusion,
+                          struct evaluation *result) {
+    struct communicator *communicator = evaluator->communicator;
+    size_t cells = (size_t)evaluator->network->classes * (size_t)evaluator->network->classes;
+    if (confusion != NULL)
+        memset(confusion, 0, cells * sizeof *confusion);
+    struct loss_sums sums = {0};
+    TRY_TOGETHER(communicator, evaluate_shard(evaluator, data, host, confusion, &sums));
+    TRY(communicator->sum_doubles(communicator, &sums.loss, 1));
+    TRY(communicator->sum_integers(communicator, &sums.correct, 1));
+    if (confusion != NULL)
+        TRY(communicator->sum_integers(communicator, confusion, cells));
+    result->samples = data->count;
+    result->errors = (int64_t)data->count - sums.correct;
+    result->loss = sums.loss / (double)data->count;
+    result->accuracy = (double)sums.correct / (double)data->count;
+    return ST_OK;
+}

@@ -1,0 +1,28 @@
+#!/usr/bin/env bash
+# Installs what is missing, builds the program and its tests, and runs the whole suite by CTest.
+set -euo pipefail
+
+usage() {
+    cat <<'EOF'
+usage: tests/run.sh [CTEST-OPTION]...
+
+Installs missing packages (Debian, Ubuntu), builds into build/, fetches MNIST
+into data/mnist, and runs every test. Options go to ctest: -R REGEX runs the
+tests whose names match, -N lists them.
+EOF
+}
+
+if [ "${1:-}" = --help ] || [ "${1:-}" = -h ]; then
+    usage
+    exit 0
+fi
+
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+jobs=$(nproc 2>/dev/null || echo 2)
+
+./jobs/dependencies.sh tests
+./jobs/fetch_mnist.sh
+cmake -S . -B build -DCMAKE_BUILD_TYPE=Release -DESPALIER_TESTS=ON \
+    -DESPALIER_WERROR="${ESPALIER_WERROR:-ON}"
+cmake --build build -j "$jobs"
+exec ctest --test-dir build --output-on-failure --no-tests=error -j "$jobs" "$@"
