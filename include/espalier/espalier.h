@@ -26,6 +26,7 @@
 #include <espalier/shape.h>
 #include <espalier/status.h>
 #include <espalier/survivors.h>
+#include <espalier/threads.h>
 #include <espalier/trainer.h>
 
 #endif
