@@ -1,0 +1,80 @@
+/* The CPU backend's table, and memory: device memory is host memory. */
+#include "cpu.h"
+
+#include <cblas.h>
+#include <stdlib.h>
+#include <string.h>
+
+static enum status cpu_alloc(struct backend *backend, size_t bytes, void **memory) {
+    (void)backend;
+    *memory = aligned_zeroed(bytes, 1);
+    if (*memory == NULL)
+        FAIL(ST_MEMORY, "out of memory: %zu bytes", bytes);
+    return ST_OK;
+}
+
+static void cpu_release(struct backend *backend, void *memory) {
+    (void)backend;
+    free(memory);
+}
+
+/* Regions may be empty, and then their pointers NULL, which memcpy does not allow. */
+static enum status cpu_copy(struct backend *backend, void *to, const void *from, size_t bytes) {
+    (void)backend;
+    if (bytes > 0)
+        memcpy(to, from, bytes);
+    return ST_OK;
+}
+
+static enum status cpu_clear(struct backend *backend, void *device, size_t bytes) {
+    (void)backend;
+    if (bytes > 0)
+        memset(device, 0, bytes);
+    return ST_OK;
+}
+
+static enum status cpu_synchronise(struct backend *backend) {
+    (void)backend;
+    return ST_OK;
+}
+
+static void cpu_destroy(struct backend *backend) {
+    free(backend);
+}
+
+static const struct backend table = {
+    .name = "cpu",
+    .alloc = cpu_alloc,
+    .release = cpu_release,
+    .upload = cpu_copy,
+    .download = cpu_copy,
+    .clear = cpu_clear,
+    .copy = cpu_copy,
+    .synchronise = cpu_synchronise,
+    .gather_batch = cpu_gather_batch,
+    .block_plan_create = cpu_block_plan_create,
+    .block_plan_destroy = cpu_block_plan_destroy,
+    .block_plan_load_weights = cpu_block_plan_load_weights,
+    .block_forward = cpu_block_forward,
+    .block_backward = cpu_block_backward,
+    .softmax_cross_entropy = cpu_softmax_cross_entropy,
+    .gather = cpu_gather,
+    .scatter = cpu_scatter,
+    .compact = cpu_compact,
+    .hash = cpu_hash,
+    .update = cpu_update,
+    .select_largest = cpu_select_largest,
+    .destroy = cpu_destroy,
+};
+
+enum status backend_cpu_create(int threads, struct backend **backend) {
+    if (threads < 1)
+        FAIL(ST_USAGE, "cpu backend: %d threads, expected at least 1", threads);
+    *backend = malloc(sizeof **backend);
+    if (*backend == NULL)
+        FAIL(ST_MEMORY, "out of memory");
+    **backend = table;
+    (*backend)->threads = threads;
+    openblas_set_num_threads(1); /* its calls come from inside our teams */
+    return ST_OK;
+}

@@ -1,0 +1,115 @@
+/* cpu.h - what the files of the CPU backend share.
+ *
+ * A block plan is the part that all blocks have (this header's functions: bias, activation,
+ * pooling, dropout and their gradients, one sample at a time) and a linear part, one of a table of
+ * kinds, each in its own file, that drives it. Everything a plan uses is allocated when it is
+ * created, in its arena.
+ *
+ * Results do not depend on the number of threads: a sample, or a tile of fixed size, is computed
+ * by one thread, and what is summed over samples is summed in an order that is fixed. */
+#ifndef ESPALIER_CPU_H
+#define ESPALIER_CPU_H
+
+#include <espalier/arena.h>
+#include <espalier/backend.h>
+#include <espalier/rng.h>
+#include <omp.h>
+
+/** The state of an output whose unit is dropped; else its maximum's place in the window. */
+enum { STATE_DROPPED = 255 };
+
+struct linear_kind;
+
+struct block_plan {
+    struct block_desc desc;
+    int threads, max_samples;
+    bool first;
+    const struct linear_kind *kind;
+    void *linear;         /* the kind's own, in the arena */
+    const float *weights; /* as loaded: canonical, the caller's */
+    const float *bias;    /* as loaded; zeros for BLOCK_PASS */
+    uint8_t *state;       /* [max_samples][output], from the forward pass for the backward pass */
+    float *scratch;       /* [threads][scratch_size] */
+    size_t scratch_size;
+    struct arena *arena;
+};
+
+/** What a backward pass reads and writes: the arguments of backend.h's block_backward. */
+struct backward_args {
+    const float *x, *y;
+    float *dy, *dweights, *dbias, *dx;
+    struct poll poll;
+};
+
+/** A way to compute a block's linear part. `samples` of a pass is at least 1. */
+struct linear_kind {
+    /** Allocate what `linear` needs; scratch_floats: of scratch that each thread needs. */
+    enum status (*create)(struct block_plan *plan, size_t *scratch_floats);
+    /** Repack the plan's weights, which have changed; NULL where they are used as they are. */
+    void (*load)(struct block_plan *plan);
+    void (*forward)(struct block_plan *plan, const struct block_pass *pass, const float *x,
+                    float *y);
+    void (*backward)(struct block_plan *plan, const struct block_pass *pass,
+                     const struct backward_args *args);
+};
+
+extern const struct linear_kind linear_conv_im2col, linear_dense;
+
+/** The scratch of the calling thread of a team. */
+static inline float *plan_scratch(const struct block_plan *plan) {
+    return plan->scratch + (size_t)omp_get_thread_num() * plan->scratch_size;
+}
+
+/** Let the communicator make progress, when the calling thread is the one that entered. */
+static inline void poll_from_team(struct poll poll) {
+    if (poll.call != NULL && omp_get_thread_num() == 0)
+        poll.call(poll.context);
+}
+
+/** Bias, activation, pooling and dropout of one sample: z [linear], destroyed, -> y [output].
+ *  Without pooling, y may be z. */
+void epilogue_forward(const struct block_plan *plan, const struct block_pass *pass, int sample,
+                      float *z, float *y);
+
+/** The gradient with respect to z of one sample: dy [output] -> dz [linear], with y [output] from
+ *  the forward pass. Without pooling, dz may be dy. */
+void epilogue_backward(const struct block_plan *plan, const struct block_pass *pass, int sample,
+                       const float *y, const float *dy, float *dz);
+
+/* ---- the backend's slots, by file; specified in backend.h ---- */
+
+/* block.c */
+enum status cpu_block_plan_create(struct backend *backend, const struct block_desc *desc,
+                                  int max_samples, bool first, struct block_plan **plan);
+void cpu_block_plan_destroy(struct block_plan *plan);
+enum status cpu_block_plan_load_weights(struct block_plan *plan, const float *weights,
+                                        const float *bias);
+enum status cpu_block_forward(struct block_plan *plan, const struct block_pass *pass,
+                              const float *x, float *y);
+enum status cpu_block_backward(struct block_plan *plan, const struct block_pass *pass,
+                               const float *x, const float *y, float *dy, float *dweights,
+                               float *dbias, float *dx, struct poll poll);
+
+/* pointwise.c */
+enum status cpu_gather_batch(struct backend *backend, const uint8_t *images, size_t pixels,
+                             const uint32_t *ids, int samples, float *out);
+enum status cpu_softmax_cross_entropy(struct backend *backend, const float *logits, int classes,
+                                      const uint8_t *labels, const uint32_t *ids, int samples,
+                                      float scale, float *dlogits, struct loss_sums *sums);
+enum status cpu_gather(struct backend *backend, const float *dense, const uint32_t *indices,
+                       size_t count, float *out);
+enum status cpu_scatter(struct backend *backend, const float *values, const uint32_t *indices,
+                        size_t count, float *dense);
+enum status cpu_compact(struct backend *backend, const void *words, const uint64_t *mask,
+                        size_t first_bit, size_t count, void *kept);
+enum status cpu_hash(struct backend *backend, const void *words, size_t count, uint64_t *hash);
+
+/* update.c */
+enum status cpu_update(struct backend *backend, const struct update_args *args, float *beta,
+                       const float *gradient, float *state0, float *state1, size_t count);
+
+/* select.c */
+enum status cpu_select_largest(struct backend *backend, const struct segment *segments, int count,
+                               size_t keep, uint64_t *mask);
+
+#endif
