@@ -1,0 +1,179 @@
+#include "cases.h"
+
+#include <espalier/rng.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#define NONE ACTIVATION_NONE
+#define RELU ACTIVATION_RELU
+#define SIGMOID ACTIVATION_SIGMOID
+#define TANH ACTIVATION_TANH
+
+#define CONV(group, h, w, c, filters, kernel, stride, padding, activation, pool, dropout, samples) \
+    {                                                                                              \
+        GROUP_##group, BLOCK_CONV, {h, w, c}, filters, kernel, stride, padding, activation, pool,  \
+            dropout, samples                                                                       \
+    }
+#define DENSE(group, h, w, c, units, activation, dropout, samples)                                 \
+    { GROUP_##group, BLOCK_DENSE, {h, w, c}, units, 0, 0, 0, activation, 1, dropout, samples }
+#define PASS(group, h, w, c, pool, dropout, samples)                                               \
+    { GROUP_##group, BLOCK_PASS, {h, w, c}, 0, 0, 0, 0, NONE, pool, dropout, samples }
+
+/* clang-format off */
+const struct block_case block_cases[] = {
+    /*                 h   w   c   k  kernel stride pad activation pool dropout samples */
+    CONV(CONV_KERNEL,  6,  6,  3,  4, 1, 1, 0, RELU,    1, 0,     3),
+    CONV(CONV_KERNEL,  1,  1,  1,  1, 1, 1, 0, NONE,    1, 0,     1),
+    CONV(CONV_KERNEL,  8,  8,  2,  5, 3, 1, 0, RELU,    1, 0,     3),
+    CONV(CONV_KERNEL,  9,  9,  3,  8, 5, 1, 0, RELU,    1, 0,     3),
+    CONV(CONV_KERNEL,  5,  5,  3,  6, 5, 1, 0, NONE,    1, 0,     3), /* kernel = image */
+    CONV(CONV_KERNEL,  7,  7,  2,  3, 2, 1, 0, RELU,    1, 0,     3), /* even kernel */
+    CONV(CONV_KERNEL, 12,  7,  3,  8, 3, 1, 0, RELU,    1, 0,     3), /* not square */
+    CONV(CONV_KERNEL,  4, 31,  1,  4, 3, 1, 0, TANH,    1, 0,     3),
+
+    CONV(CONV_STRIDE,  9,  9,  3,  4, 3, 2, 0, RELU,    1, 0,     3),
+    CONV(CONV_STRIDE, 10, 11,  2,  5, 3, 3, 0, NONE,    1, 0,     3), /* last column left over */
+    CONV(CONV_STRIDE,  8,  8,  4,  8, 1, 2, 0, RELU,    1, 0,     3), /* stride > kernel */
+    CONV(CONV_STRIDE, 13, 10,  3,  7, 5, 2, 2, RELU,    2, 0,     3),
+    CONV(CONV_STRIDE, 11,  8,  1,  3, 2, 3, 1, SIGMOID, 1, 0,     3),
+
+    CONV(CONV_PADDING, 6,  6,  3,  4, 3, 1, 1, RELU,    1, 0,     3), /* same size */
+    CONV(CONV_PADDING, 7,  5,  2,  6, 5, 1, 2, NONE,    1, 0,     3),
+    CONV(CONV_PADDING, 3,  3,  2,  4, 5, 1, 1, RELU,    1, 0,     3), /* kernel > image */
+    CONV(CONV_PADDING, 4,  4,  1,  2, 3, 1, 3, TANH,    1, 0,     3), /* windows of padding only */
+    CONV(CONV_PADDING, 8,  9,  5,  8, 3, 2, 1, RELU,    2, 0.25F, 3),
+
+    CONV(CONV_CHANNELS, 8,  8,  1,  1, 3, 1, 0, RELU,   1, 0,     3),
+    CONV(CONV_CHANNELS, 8,  8,  1, 32, 3, 1, 0, RELU,   1, 0,     3),
+    CONV(CONV_CHANNELS, 7,  7,  5,  7, 3, 1, 0, RELU,   1, 0,     3),
+    CONV(CONV_CHANNELS, 6,  6, 13, 19, 3, 1, 0, NONE,   2, 0,     3),
+    CONV(CONV_CHANNELS, 6,  6, 16,  9, 3, 1, 0, RELU,   2, 0,     3),
+    CONV(CONV_CHANNELS, 5,  6, 33, 24, 3, 1, 0, TANH,   1, 0,     3),
+
+    CONV(CONV_POOL,   10, 10,  3,  8, 3, 1, 0, RELU,    2, 0,     3),
+    CONV(CONV_POOL,    9,  9,  3,  8, 3, 1, 0, RELU,    2, 0,     3), /* 7 x 7 by 2 */
+    CONV(CONV_POOL,   12, 13,  2,  5, 3, 1, 0, RELU,    3, 0,     3), /* 10 x 11 by 3 */
+    CONV(CONV_POOL,   10,  8,  3,  4, 3, 1, 0, NONE,    4, 0,     3), /* 8 x 6 by 4 */
+    CONV(CONV_POOL,    8,  8,  2,  6, 3, 1, 0, NONE,    6, 0,     3), /* one window */
+    CONV(CONV_POOL,   17, 17,  1,  3, 3, 1, 0, RELU,   15, 0,     3), /* the largest pool */
+
+    CONV(CONV_ACTIVATION, 7, 8, 3, 6, 3, 1, 0, NONE,    2, 0.25F, 3),
+    CONV(CONV_ACTIVATION, 7, 8, 3, 6, 3, 1, 0, SIGMOID, 1, 0,     3),
+    CONV(CONV_ACTIVATION, 7, 8, 3, 6, 3, 1, 0, SIGMOID, 2, 0,     3),
+    CONV(CONV_ACTIVATION, 7, 8, 3, 6, 3, 1, 0, SIGMOID, 2, 0.5F,  3),
+    CONV(CONV_ACTIVATION, 7, 8, 3, 6, 3, 1, 0, TANH,    1, 0.25F, 3),
+    CONV(CONV_ACTIVATION, 7, 8, 3, 6, 3, 1, 0, TANH,    2, 0,     3),
+    CONV(CONV_ACTIVATION, 7, 8, 3, 6, 3, 1, 0, TANH,    3, 0.25F, 3),
+    CONV(CONV_ACTIVATION, 7, 8, 3, 6, 3, 1, 0, RELU,    2, 0.5F,  3),
+
+    DENSE(DENSE,       1,  1,  1,  1, NONE,    0,     3),
+    DENSE(DENSE,       1,  1, 17,  1, SIGMOID, 0,     3), /* one unit */
+    DENSE(DENSE,       1,  1,  1, 13, TANH,    0,     3), /* one input */
+    DENSE(DENSE,       1,  1, 31, 29, RELU,    0,     3),
+    DENSE(DENSE,       3,  5,  7, 11, RELU,    0.5F,  3), /* flattens (h, w, c) */
+    DENSE(DENSE,      28, 28,  1, 10, NONE,    0,    17),
+    DENSE(DENSE,       1,  1, 33, 10, TANH,    0.25F, 17),
+    DENSE(DENSE,       1,  1, 20, 15, SIGMOID, 0.5F,  3),
+
+    PASS(PASS,         8,  8,  3, 2, 0,     3),
+    PASS(PASS,         7,  9,  5, 2, 0,     3),
+    PASS(PASS,        10, 11,  1, 3, 0.25F, 3),
+    PASS(PASS,         5,  4,  6, 1, 0,     3), /* nothing at all */
+    PASS(PASS,         1,  1, 37, 1, 0.5F,  3),
+
+    CONV(DROPOUT,      6,  6,  2,  8, 3, 1, 0, RELU,    1, 0.5F,  3),
+    CONV(DROPOUT,      7,  7,  1,  5, 3, 1, 0, RELU,    2, 0.1F,  3),
+    DENSE(DROPOUT,     1,  1,  9, 21, RELU,    0.5F,  17),
+    DENSE(DROPOUT,     1,  1,  9, 21, RELU,    0.9F,  17),
+    DENSE(DROPOUT,     1,  1,  9, 10, NONE,    0.99F, 17),
+    PASS(DROPOUT,      4,  4,  3, 2, 0.25F, 17),
+
+    CONV(BATCH_SIZE,   6,  6,  1,  4, 3, 1, 0, RELU,    2, 0.25F, 1),
+    CONV(BATCH_SIZE,   6,  6,  1,  4, 3, 1, 0, RELU,    2, 0.25F, 17),
+    CONV(BATCH_SIZE,   6,  6,  1,  4, 3, 1, 0, RELU,    2, 0.25F, 128),
+    DENSE(BATCH_SIZE,  1,  1, 24, 12, RELU,    0.5F,  1),
+    DENSE(BATCH_SIZE,  1,  1, 24, 12, RELU,    0.5F,  17),
+    DENSE(BATCH_SIZE,  1,  1, 24, 12, RELU,    0.5F,  128),
+    PASS(BATCH_SIZE,   4,  4,  2, 2, 0.25F, 1),
+    PASS(BATCH_SIZE,   4,  4,  2, 2, 0.25F, 128),
+
+    CONV(EMPTY_BATCH,  8,  8,  2,  4, 3, 1, 0, RELU,    2, 0.25F, 0),
+    DENSE(EMPTY_BATCH, 1,  1, 24, 12, TANH,    0.5F,  0),
+    PASS(EMPTY_BATCH,  4,  4,  2, 2, 0.25F, 0),
+
+    CONV(POSTER,      28, 28,  1, 32, 3, 1, 0, RELU,    1, 0,     3),
+    CONV(POSTER,      26, 26, 32, 32, 3, 1, 0, RELU,    2, 0.25F, 1),
+    DENSE(POSTER,     12, 12, 32, 128, RELU,   0.5F,  3),
+    DENSE(POSTER,      1,  1, 128, 10, NONE,   0,     128),
+};
+/* clang-format on */
+
+const int block_cases_count = sizeof block_cases / sizeof block_cases[0];
+
+struct block_desc case_desc(const struct block_case *row, uint32_t layer) {
+    struct block_desc desc = {.kind = row->kind,
+                              .input = row->input,
+                              .linear = row->input,
+                              .kernel = row->kernel,
+                              .stride = row->stride,
+                              .padding = row->padding,
+                              .activation = row->activation,
+                              .pool = row->pool,
+                              .dropout = row->dropout,
+                              .layer = layer};
+    int room = 2 * row->padding - row->kernel;
+    if (row->kind == BLOCK_CONV)
+        desc.linear = (struct shape){(row->input.height + room) / row->stride + 1,
+                                     (row->input.width + room) / row->stride + 1, row->units};
+    if (row->kind == BLOCK_DENSE)
+        desc.linear = (struct shape){1, 1, row->units};
+    desc.output = (struct shape){desc.linear.height / row->pool, desc.linear.width / row->pool,
+                                 desc.linear.channels};
+    return desc;
+}
+
+const char *case_text(const struct block_case *row) {
+    static char text[160];
+    static const char *const kinds[] = {"conv", "dense", "pass"};
+    snprintf(text, sizeof text,
+             "%s of %dx%dx%d, %d units, kernel %d, stride %d, padding %d, %s, pool %d, "
+             "dropout %.2f, %d samples",
+             kinds[row->kind], row->input.height, row->input.width, row->input.channels, row->units,
+             row->kernel, row->stride, row->padding, activation_names[row->activation], row->pool,
+             (double)row->dropout, row->samples);
+    return text;
+}
+
+/* Purpose 0 is nobody's, so that the inputs are independent of what the program draws. */
+static uint32_t draw(uint64_t seed, uint32_t stream, size_t i) {
+    uint32_t words[4];
+    rng_philox(seed, (struct rng_counter){.group = (uint32_t)(i / 4), .stream = stream}, words);
+    return words[i % 4];
+}
+
+static float *allocate(size_t count) {
+    float *values = malloc((count + 1) * sizeof *values);
+    if (values == NULL)
+        abort();
+    return values;
+}
+
+float *case_floats(uint64_t seed, uint32_t stream, size_t count) {
+    float *values = allocate(count);
+    for (size_t i = 0; i < count; i++)
+        values[i] = 2 * rng_uniform(draw(seed, stream, i)) - 1;
+    return values;
+}
+
+float *case_integers(uint64_t seed, uint32_t stream, size_t count) {
+    float *values = allocate(count);
+    for (size_t i = 0; i < count; i++)
+        values[i] = (float)(draw(seed, stream, i) >> 16) * 0x1p-16F * 7;
+    for (size_t i = 0; i < count; i++)
+        values[i] = (float)((int)values[i] - 3);
+    return values;
+}
+
+uint32_t case_sample_id(int i) {
+    return (uint32_t)((7919L * i + 12345L) % 60000);
+}

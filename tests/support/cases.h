@@ -1,0 +1,54 @@
+/* cases.h - the one table of blocks that every backend is held against, and its inputs.
+ *
+ * Nothing here owns memory but what case_floats returns (freed by the caller). */
+#ifndef ESPALIER_TESTS_CASES_H
+#define ESPALIER_TESTS_CASES_H
+
+#include <espalier/backend.h>
+
+enum case_group {
+    GROUP_CONV_KERNEL,
+    GROUP_CONV_STRIDE,
+    GROUP_CONV_PADDING,
+    GROUP_CONV_CHANNELS,
+    GROUP_CONV_POOL,
+    GROUP_CONV_ACTIVATION,
+    GROUP_DENSE,
+    GROUP_PASS,
+    GROUP_DROPOUT,
+    GROUP_BATCH_SIZE,
+    GROUP_EMPTY_BATCH,
+    GROUP_POSTER
+};
+
+struct block_case {
+    enum case_group group;
+    enum block_kind kind;
+    struct shape input;
+    int units; /* filters or units; 0 for BLOCK_PASS */
+    int kernel, stride, padding;
+    enum activation activation;
+    int pool;
+    float dropout;
+    int samples;
+};
+
+extern const struct block_case block_cases[];
+extern const int block_cases_count;
+
+/** The row's block, as block `layer` of a network: shapes inferred by the formulas of backend.h. */
+struct block_desc case_desc(const struct block_case *row, uint32_t layer);
+
+/** A row in words, for messages. The text lasts until the next call. */
+const char *case_text(const struct block_case *row);
+
+/** `count` floats, uniform in [-1, 1) out of 2^24 values: a function of (seed, stream, index). */
+float *case_floats(uint64_t seed, uint32_t stream, size_t count);
+
+/** `count` integers as floats, uniform in -3..3. */
+float *case_integers(uint64_t seed, uint32_t stream, size_t count);
+
+/** Distinct data-set indices, neither contiguous nor ascending: i -> (7919 i + 12345) mod 60000. */
+uint32_t case_sample_id(int i);
+
+#endif

@@ -1,0 +1,234 @@
+#include "hold_blocks.h"
+#include "block_reference.h"
+#include "bounds.h"
+#include "check.h"
+
+#include <math.h>
+#include <pthread.h>
+#include <stdlib.h>
+
+enum { LAYER = 3, UPDATE = 41, SPARE_SAMPLES = 2 };
+static const uint64_t seed = 0x5eed5eed5eedull;
+
+/* What a row is run on, host side. */
+struct inputs {
+    float *weights, *bias, *x, *dy;
+    uint32_t *ids;
+};
+
+/* The same, and the results, in device memory. */
+struct device {
+    struct backend *backend;
+    float *weights, *bias, *x, *y, *dy, *dweights, *dbias, *dx;
+    uint32_t *ids;
+};
+
+struct sizes {
+    size_t weights, biases, x, y;
+};
+
+static struct sizes sizes_of(const struct block_desc *d, int samples) {
+    size_t n = (size_t)samples;
+    return (struct sizes){block_weights(d), block_biases(d), n * shape_size(d->input),
+                          n * shape_size(d->output)};
+}
+
+typedef float *fill_values(uint64_t seed, uint32_t stream, size_t count);
+
+static struct inputs inputs_create(const struct block_desc *d, int samples, fill_values *fill) {
+    struct sizes size = sizes_of(d, samples);
+    struct inputs in = {fill(seed, 1, size.weights), fill(seed, 2, size.biases),
+                        fill(seed, 3, size.x), fill(seed, 4, size.y),
+                        malloc(((size_t)samples + 1) * sizeof *in.ids)};
+    assert_non_null(in.ids);
+    for (int i = 0; i < samples; i++)
+        in.ids[i] = case_sample_id(i);
+    return in;
+}
+
+static void inputs_destroy(struct inputs *in) {
+    free(in->weights);
+    free(in->bias);
+    free(in->x);
+    free(in->dy);
+    free(in->ids);
+}
+
+static float *device_floats(struct backend *b, const float *values, size_t count) {
+    void *memory;
+    assert_ok(b->alloc(b, count * sizeof *values, &memory));
+    assert_ok(b->upload(b, memory, values, count * sizeof *values));
+    return memory;
+}
+
+/* NaNs: what the backend must overwrite. */
+static void poison(struct backend *b, float *memory, size_t count) {
+    float *nans = malloc((count + 1) * sizeof *nans);
+    assert_non_null(nans);
+    for (size_t i = 0; i < count; i++)
+        nans[i] = NAN;
+    assert_ok(b->upload(b, memory, nans, count * sizeof *nans));
+    free(nans);
+}
+
+static struct device device_create(struct backend *b, const struct inputs *in, struct sizes size,
+                                   int samples) {
+    struct device dev = {.backend = b,
+                         .weights = device_floats(b, in->weights, size.weights),
+                         .bias = device_floats(b, in->bias, size.biases),
+                         .x = device_floats(b, in->x, size.x),
+                         .dy = device_floats(b, in->dy, size.y)};
+    void *ids;
+    assert_ok(b->alloc(b, (size_t)samples * sizeof(uint32_t), &ids));
+    assert_ok(b->upload(b, ids, in->ids, (size_t)samples * sizeof(uint32_t)));
+    dev.ids = ids;
+    assert_ok(b->alloc(b, size.y * sizeof(float), (void **)&dev.y));
+    assert_ok(b->alloc(b, size.weights * sizeof(float), (void **)&dev.dweights));
+    assert_ok(b->alloc(b, size.biases * sizeof(float), (void **)&dev.dbias));
+    assert_ok(b->alloc(b, size.x * sizeof(float), (void **)&dev.dx));
+    return dev;
+}
+
+static void device_destroy(struct device *dev) {
+    struct backend *b = dev->backend;
+    void *const memory[] = {dev->weights,  dev->bias,  dev->x,  dev->y,  dev->dy,
+                            dev->dweights, dev->dbias, dev->dx, dev->ids};
+    for (size_t i = 0; i < sizeof memory / sizeof memory[0]; i++)
+        b->release(b, memory[i]);
+}
+
+static void compare(const struct block_case *row, struct backend *b, const char *what,
+                    const float *device, const double *exact, const double *error, size_t count) {
+    float *got = malloc((count + 1) * sizeof *got);
+    assert_non_null(got);
+    assert_ok(b->download(b, got, device, count * sizeof *got));
+    for (size_t i = 0; i < count; i++) {
+        double bound = error == NULL ? 0 : error[i];
+        if (!(fabs(got[i] - exact[i]) <= bound))
+            fail_msg("%s, %d threads: %s: %s[%zu] is %.9g, expected %.9g within %.3g", b->name,
+                     b->threads, case_text(row), what, i, (double)got[i], exact[i], bound);
+    }
+    free(got);
+}
+
+/* ---- running a plan ---- */
+
+struct run {
+    const struct block_case *row;
+    struct block_desc desc;
+    struct sizes size;
+    struct device dev;
+    struct block_plan *plan;
+    bool first, exact;
+};
+
+static void run_forward(struct run *run, struct block_pass pass, bool training,
+                        const struct block_bounds *want) {
+    struct backend *b = run->dev.backend;
+    const double *error = training ? want->y_error : want->y_evaluated_error;
+    pass.sample_ids = run->dev.ids;
+    pass.training = training;
+    poison(b, run->dev.y, run->size.y);
+    assert_ok(b->block_forward(run->plan, &pass, run->dev.x, run->dev.y));
+    compare(run->row, b, training ? "y in training" : "y in evaluation", run->dev.y,
+            training ? want->y : want->y_evaluated, run->exact ? NULL : error, run->size.y);
+}
+
+static void called_by_master(void *context) {
+    assert_true(pthread_equal(*(pthread_t *)context, pthread_self()));
+}
+
+static void run_backward(struct run *run, struct block_pass pass, const struct block_bounds *want,
+                         const float *dy) {
+    struct backend *b = run->dev.backend;
+    struct device *dev = &run->dev;
+    pthread_t master = pthread_self();
+    struct poll poll = {run->first ? NULL : called_by_master, &master};
+    pass.sample_ids = dev->ids;
+    assert_ok(b->upload(b, dev->dy, dy, run->size.y * sizeof *dy));
+    poison(b, dev->dweights, run->size.weights);
+    poison(b, dev->dbias, run->size.biases);
+    poison(b, dev->dx, run->size.x);
+    assert_ok(b->block_backward(run->plan, &pass, dev->x, dev->y, dev->dy, dev->dweights,
+                                dev->dbias, run->first ? NULL : dev->dx, poll));
+    bool exact = run->exact;
+    compare(run->row, b, "dweights", dev->dweights, want->dweights,
+            exact ? NULL : want->dweights_error, run->size.weights);
+    compare(run->row, b, "dbias", dev->dbias, want->dbias, exact ? NULL : want->dbias_error,
+            run->size.biases);
+    if (!run->first)
+        compare(run->row, b, "dx", dev->dx, want->dx, exact ? NULL : want->dx_error, run->size.x);
+}
+
+static void hold_plan(struct run *run, const struct block_bounds *want, const struct inputs *in) {
+    struct backend *b = run->dev.backend;
+    int room = run->row->samples + SPARE_SAMPLES;
+    assert_ok(b->block_plan_create(b, &run->desc, room, run->first, &run->plan));
+    assert_ok(b->block_plan_load_weights(run->plan, run->dev.weights, run->dev.bias));
+    run_forward(run, want->pass, true, want);
+    run_forward(run, want->pass, false, want);
+    run_forward(run, want->pass, true, want);
+    run_backward(run, want->pass, want, in->dy);
+    b->block_plan_destroy(run->plan);
+}
+
+static void hold(struct backend *b, const struct block_case *row, const struct block_bounds *want,
+                 const struct inputs *in, bool exact) {
+    struct run run = {.row = row,
+                      .desc = want->desc,
+                      .size = sizes_of(&want->desc, row->samples),
+                      .exact = exact};
+    run.dev = device_create(b, in, run.size, row->samples);
+    for (int first = 0; first <= 1; first++) {
+        run.first = first == 1;
+        hold_plan(&run, want, in);
+    }
+    device_destroy(&run.dev);
+}
+
+static struct block_bounds expect(const struct block_case *row, const struct block_desc *desc,
+                                  const struct inputs *in) {
+    struct block_pass pass = {.samples = row->samples,
+                              .training = true,
+                              .seed = seed,
+                              .update = UPDATE,
+                              .sample_ids = in->ids};
+    struct block_bounds want;
+    bounds_create(&want, desc, &pass, in->weights, in->bias, in->x);
+    return want;
+}
+
+void hold_rounded(struct backend *const *backends, int count, const struct block_case *row) {
+    struct block_desc desc = case_desc(row, LAYER);
+    struct inputs in = inputs_create(&desc, row->samples, case_floats);
+    struct block_bounds want = expect(row, &desc, &in);
+    bounds_backward(&want, in.dy);
+    size_t outputs = sizes_of(&desc, row->samples).y;
+    if (want.ambiguous * 20 > outputs)
+        fail_msg("%s: %zu of %zu outputs are undecided: the inputs show too little", case_text(row),
+                 want.ambiguous, outputs);
+    for (int i = 0; i < count; i++)
+        hold(backends[i], row, &want, &in, false);
+    bounds_destroy(&want);
+    inputs_destroy(&in);
+}
+
+void hold_exact(struct backend *const *backends, int count, const struct block_case *row) {
+    struct block_desc desc = case_desc(row, LAYER);
+    if (desc.activation != ACTIVATION_NONE)
+        desc.activation = ACTIVATION_RELU;
+    desc.dropout = desc.dropout > 0 ? 0.5F : 0;
+    struct inputs in = inputs_create(&desc, row->samples, case_integers);
+    struct block_bounds want = expect(row, &desc, &in);
+    size_t outputs = sizes_of(&desc, row->samples).y;
+    double *dy = reference_array(outputs);
+    for (size_t i = 0; i < outputs; i++)
+        dy[i] = in.dy[i];
+    reference_block_backward_double(&desc, &want.pass, want.weights, want.bias, want.x, dy,
+                                    want.dweights, want.dbias, want.dx);
+    free(dy);
+    for (int i = 0; i < count; i++)
+        hold(backends[i], row, &want, &in, true);
+    bounds_destroy(&want);
+    inputs_destroy(&in);
+}
