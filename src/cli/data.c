@@ -53,7 +53,7 @@ static enum status print_file(const char *dir, enum dataset_split split, bool la
     if (labels)
         printf("%s\n  %" PRIu32 " labels, %d classes\n", path, d->count, d->classes);
     else
-        printf("%s\n  %" PRIu32 " images of %d x %d\n", path, d->count, d->shape.height,
+        printf("%s\n  %" PRIu32 " images of %dx%d\n", path, d->count, d->shape.height,
                d->shape.width);
     printf("  sha256 %s  %s\n", digest, original ? "MNIST, original" : "not MNIST's");
     return ST_OK;
@@ -95,7 +95,7 @@ static enum status check_splits_fit(const char *dir, const struct dataset splits
     struct shape train = splits[DATASET_TRAIN].shape, test = splits[DATASET_TEST].shape;
     if (train.height == test.height && train.width == test.width)
         return ST_OK;
-    FAIL(ST_INPUT, "%s: test images of %d x %d, the training images' %d x %d expected", dir,
+    FAIL(ST_INPUT, "%s: test images of %dx%d, the training images' %dx%d expected", dir,
          test.height, test.width, train.height, train.width);
 }
 

@@ -169,7 +169,7 @@ static enum status check_sizes(const char *path, const struct idx *idx) {
     uint64_t image_bytes = (uint64_t)idx->size[1] * idx->size[2];
     if (image_bytes == 0 || image_bytes > IMAGE_BYTES_MAX)
         FAIL(ST_INPUT,
-             "%s: images of %" PRIu32 " x %" PRIu32 " in the header, 1 to %" PRIu64
+             "%s: images of %" PRIu32 "x%" PRIu32 " in the header, 1 to %" PRIu64
              " bytes each expected",
              path, idx->size[1], idx->size[2], IMAGE_BYTES_MAX);
     return ST_OK;
@@ -180,7 +180,7 @@ static enum status read_header(struct source *source, struct idx *idx) {
     size_t want = 4 + 4 * (size_t)idx->dimensions, got;
     TRY(source_read(source, header, want, &got));
     if (got == 0)
-        FAIL(ST_INPUT, "%s: empty%s, an IDX file of %s expected", source->path,
+        FAIL(ST_INPUT, "%s: empty (0 bytes)%s, an IDX file of %s expected", source->path,
              after_gunzip(source), kind_name(idx->dimensions));
     if (got >= 4)
         TRY(check_magic(source->path, big_endian(header), idx->dimensions));

@@ -149,8 +149,9 @@ static void reports_what_system_refuses(void **state) {
 }
 
 static void refuses_empty_file(void **state) {
-    assert_refused(plain(state, "", 0), ": empty, an IDX file of images expected");
-    assert_refused(zipped(state, "", 0), ": empty after decompression, an IDX file of images");
+    assert_refused(plain(state, "", 0), ": empty (0 bytes), an IDX file of images expected");
+    assert_refused(zipped(state, "", 0),
+                   ": empty (0 bytes) after decompression, an IDX file of images");
 }
 
 /* Cut inside the magic, the count, the height and the width. */
@@ -231,10 +232,10 @@ static void refuses_sizes_out_of_limits(void **state) {
         {0, 3, 4, ": 0 images in the header, 1 to 2147483647 expected"},
         {0x80000000u, 3, 4, ": 2147483648 images in the header, 1 to 2147483647 expected"},
         {0xffffffffu, 3, 4, ": 4294967295 images in the header"},
-        {5, 0, 4, ": images of 0 x 4 in the header, 1 to 268435456 bytes each expected"},
-        {5, 3, 0, ": images of 3 x 0 in the header"},
-        {5, 16385, 16384, ": images of 16385 x 16384 in the header"},
-        {5, 0xffffffffu, 0xffffffffu, ": images of 4294967295 x 4294967295 in the header"},
+        {5, 0, 4, ": images of 0x4 in the header, 1 to 268435456 bytes each expected"},
+        {5, 3, 0, ": images of 3x0 in the header"},
+        {5, 16385, 16384, ": images of 16385x16384 in the header"},
+        {5, 0xffffffffu, 0xffffffffu, ": images of 4294967295x4294967295 in the header"},
     };
     uint8_t bytes[FILE_BYTES + 1];
     make_images(bytes);
