@@ -1,8 +1,9 @@
 /* model.h - a trained network in a file: model.safetensors.
  *
  * Dense F32 tensors NAME.weight and NAME.bias in their original shapes, zeros where pruned;
- * metadata "espalier.recipe" (resolved recipe), "espalier.input" ("HEIGHTxWIDTHxCHANNELS"),
- * "espalier.version" and "format" = "pt" (so that common readers accept it). */
+ * metadata "espalier.recipe" (resolved recipe), "espalier.name" (the recipe's name),
+ * "espalier.input" ("HEIGHTxWIDTHxCHANNELS"), "espalier.version" and "format" = "pt" (so that
+ * common readers accept it). */
 #ifndef ESPALIER_MODEL_H
 #define ESPALIER_MODEL_H
 
@@ -20,6 +21,10 @@ struct model {
 /** Write the network's parameters. Called by one rank. Errors as safetensors_write. */
 enum status model_write(const char *path, const struct network *network,
                         const struct recipe *recipe);
+
+/** The path of MODEL's file, in path [size]: MODEL/model.safetensors where MODEL is a directory,
+ *  else MODEL itself. ST_INPUT when it does not fit. */
+enum status model_path(const char *model, char *path, size_t size);
 
 /** Open MODEL: a .safetensors file, or a run directory that holds model.safetensors. ST_INPUT
  *  when it is neither, or when the metadata that espalier writes is missing or unusable. */

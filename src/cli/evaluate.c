@@ -1,0 +1,179 @@
+/* espalier evaluate: a trained network on the test images. */
+#include "command.h"
+
+#include <espalier/evaluate.h>
+#include <espalier/model.h>
+#include <espalier/threads.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { PASS_SAMPLES = 256 }; /* of one forward pass: keeps the activations small */
+
+/* Everything that an evaluation needs; zeroed, then made in this order. */
+struct session {
+    struct model model;
+    const char *data_dir;
+    struct dataset test;
+    struct backend *backend;
+    struct network *network;
+    struct device_dataset device;
+    struct evaluator evaluator;
+    int64_t *confusion; /* [classes, classes] */
+};
+
+static void session_destroy(struct session *session) {
+    free(session->confusion);
+    evaluator_destroy(&session->evaluator);
+    device_dataset_destroy(&session->device);
+    network_destroy(session->network);
+    if (session->backend != NULL)
+        session->backend->destroy(session->backend);
+    dataset_destroy(&session->test);
+    model_destroy(&session->model);
+}
+
+/* Take "--data DIR" out of the arguments. */
+static enum status take_data_option(int *argc, char **argv, const char **dir) {
+    int kept = 0;
+    for (int i = 0; i < *argc; i++) {
+        if (strcmp(argv[i], "--data") != 0) {
+            argv[kept++] = argv[i];
+            continue;
+        }
+        if (i + 1 == *argc)
+            FAIL(ST_USAGE, "evaluate: option '--data' needs a value; usage: %s",
+                 command_evaluate.usage);
+        *dir = argv[++i];
+    }
+    *argc = kept;
+    return ST_OK;
+}
+
+/* The images that training was tested on, unless --data names others: those count in full. */
+static enum status load_images(struct session *session) {
+    const struct data_settings *settings = &session->model.recipe.data;
+    const char *environment = getenv("ESPALIER_MNIST");
+    int limit = session->data_dir == NULL ? settings->test_limit : 0;
+    if (session->data_dir == NULL)
+        session->data_dir =
+            environment != NULL && environment[0] != '\0' ? environment : settings->dir;
+    return dataset_load(session->data_dir, DATASET_TEST, limit, &session->test);
+}
+
+static enum status check_images(const struct session *session) {
+    struct shape images = session->test.shape, input = session->model.input;
+    if (images.height != input.height || images.width != input.width ||
+        images.channels != input.channels)
+        FAIL(ST_INPUT, "%s: test images are %dx%dx%d, the model %s expects %dx%dx%d",
+             session->data_dir, images.height, images.width, images.channels, session->model.path,
+             input.height, input.width, input.channels);
+    if (session->test.classes > session->network->classes)
+        FAIL(ST_INPUT, "%s: has the test label %d, the model %s knows the classes 0 to %d",
+             session->data_dir, session->test.classes - 1, session->model.path,
+             session->network->classes - 1);
+    return ST_OK;
+}
+
+static enum status build_network(struct session *session, struct communicator *communicator) {
+    const struct recipe *recipe = &session->model.recipe;
+    int threads = threads_default(recipe->train.threads, communicator->local_size);
+    TRY(backend_create("cpu", threads, &session->backend));
+    TRY(network_create(recipe, session->model.input, PASS_SAMPLES, session->backend,
+                       &session->network));
+    return model_load(&session->model, session->network);
+}
+
+/* What each rank does by itself. */
+static enum status prepare(struct session *session, struct communicator *communicator, int argc,
+                           char **argv) {
+    const char *path = NULL;
+    TRY(take_data_option(&argc, argv, &session->data_dir));
+    TRY(command_one_argument(&command_evaluate, argc, argv, &path));
+    TRY(model_read(path, &session->model));
+    TRY(build_network(session, communicator));
+    TRY(load_images(session));
+    TRY(check_images(session));
+    TRY(device_dataset_create(session->backend, &session->test, &session->device));
+    TRY(evaluator_create(session->network, communicator, &session->evaluator));
+    size_t classes = (size_t)session->network->classes;
+    session->confusion = calloc(classes * classes, sizeof *session->confusion);
+    if (session->confusion == NULL)
+        FAIL(ST_MEMORY, "out of memory: confusion matrix of %zu classes", classes);
+    return ST_OK;
+}
+
+/* Columns that the counts need, with a space before each. */
+static int count_width(const int64_t *confusion, int classes) {
+    int64_t largest = classes - 1;
+    for (int i = 0; i < classes * classes; i++)
+        largest = confusion[i] > largest ? confusion[i] : largest;
+    return 1 + snprintf(NULL, 0, "%" PRId64, largest);
+}
+
+static void print_row(const int64_t *counts, int label, int classes, int width) {
+    int64_t total = 0;
+    printf("%5d |", label);
+    for (int k = 0; k < classes; k++) {
+        total += counts[k];
+        if (counts[k] == 0)
+            printf("%*s", width, ".");
+        else
+            printf("%*" PRId64, width, counts[k]);
+    }
+    if (total == 0)
+        printf(" |     no images\n");
+    else
+        printf(" | %7.2f %%\n", 100.0 * (double)counts[label] / (double)total);
+}
+
+static void print_confusion(const int64_t *confusion, int classes) {
+    int width = count_width(confusion, classes);
+    printf("\nconfusion matrix: a row for each label, a column for each prediction\n");
+    printf("label |");
+    for (int k = 0; k < classes; k++)
+        printf("%*d", width, k);
+    printf(" |  accuracy\n");
+    for (int label = 0; label < classes; label++)
+        print_row(confusion + (size_t)label * (size_t)classes, label, classes, width);
+}
+
+static enum status print_results(const struct session *session, const struct evaluation *result) {
+    printf("model          %s\n", session->model.path);
+    printf("data           %s, %" PRId64 " test images\n", session->data_dir, result->samples);
+    printf("test accuracy  %.2f %%\n", 100.0 * result->accuracy);
+    printf("test errors    %" PRId64 " of %" PRId64 "\n", result->errors, result->samples);
+    printf("test loss      %.6f\n", result->loss);
+    print_confusion(session->confusion, session->network->classes);
+    return command_flush_output();
+}
+
+static enum status evaluate(struct session *session, struct communicator *communicator, int argc,
+                            char **argv) {
+    struct evaluation result;
+    TRY_TOGETHER(communicator, prepare(session, communicator, argc, argv));
+    TRY(evaluator_run(&session->evaluator, &session->device, &session->test, session->confusion,
+                      &result));
+    TRY_TOGETHER(communicator, communicator->rank == 0 ? print_results(session, &result) : ST_OK);
+    return ST_OK;
+}
+
+static enum status run(struct communicator *communicator, int argc, char **argv) {
+    struct session *session = calloc(1, sizeof *session);
+    TRY_TOGETHER(communicator, session == NULL ? status_fail(ST_MEMORY, "out of memory") : ST_OK);
+    enum status status = evaluate(session, communicator, argc, argv);
+    session_destroy(session);
+    free(session);
+    return status;
+}
+
+const struct command command_evaluate = {
+    .name = "evaluate",
+    .usage = "espalier evaluate MODEL [--data DIR]",
+    .summary = "test a trained network: accuracy, errors, confusion matrix",
+    .help = "  MODEL       a run directory or a .safetensors file that espalier has written\n"
+            "  --data DIR  test on all of DIR's test images (IDX, plain or .gz); without it on\n"
+            "              those of training: $ESPALIER_MNIST or else the recipe's data.dir, and\n"
+            "              no more of them than its data.test_limit\n",
+    .run = run,
+};

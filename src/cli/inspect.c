@@ -1,0 +1,137 @@
+/* espalier inspect: what a model's file holds. */
+#include "command.h"
+
+#include <espalier/model.h>
+#include <inttypes.h>
+#include <stdbool.h>
+#include <string.h>
+
+enum { PATH_SIZE = 4096, SHAPE_SIZE = 192, NAME_WIDTH_MIN = 6, SHAPE_WIDTH_MIN = 5 };
+
+/* Sums over the lines of the table. */
+struct totals {
+    uint64_t connections, survivors, biases, bytes;
+};
+
+static uint64_t count_values(const struct safetensor *tensor) {
+    uint64_t count = 1;
+    for (int i = 0; i < tensor->dimensions; i++)
+        count *= tensor->size[i];
+    return count;
+}
+
+static uint64_t count_survivors(const struct safetensor *tensor) {
+    uint64_t values = count_values(tensor), survivors = 0;
+    for (uint64_t i = 0; i < values; i++)
+        survivors += tensor->values[i] != 0;
+    return survivors;
+}
+
+/* Biases are never pruned, so they are no connections. */
+static bool is_bias(const struct safetensor *tensor) {
+    const char *dot = strrchr(tensor->name, '.');
+    return strcmp(dot == NULL ? tensor->name : dot + 1, "bias") == 0;
+}
+
+/* "32x1x3x3"; a scalar has no sizes: "-". */
+static const char *format_shape(const struct safetensor *tensor, char text[SHAPE_SIZE]) {
+    size_t length = 0;
+    snprintf(text, SHAPE_SIZE, "-");
+    for (int i = 0; i < tensor->dimensions; i++)
+        length += (size_t)snprintf(text + length, SHAPE_SIZE - length, "%s%" PRIu64,
+                                   i == 0 ? "" : "x", tensor->size[i]);
+    return text;
+}
+
+/* Metadata is free text: it stays on its line and does not steer the terminal. */
+static void print_line(const char *label, const char *text) {
+    printf("%-8s ", label);
+    for (; *text != '\0'; text++)
+        putchar((unsigned char)*text < ' ' || *text == 0x7f ? '?' : *text);
+    putchar('\n');
+}
+
+static void print_counts(uint64_t connections, uint64_t survivors, uint64_t bytes) {
+    double density = connections == 0 ? 0 : 100.0 * (double)survivors / (double)connections;
+    printf("  %12" PRIu64 "  %12" PRIu64 "  %8.2f %%  %12" PRIu64 "\n", connections, survivors,
+           density, bytes);
+}
+
+static void print_tensor(const struct safetensor *tensor, int name_width, int shape_width,
+                         struct totals *totals) {
+    char shape[SHAPE_SIZE];
+    uint64_t values = count_values(tensor), bytes = values * sizeof(float);
+    printf("%-*s  %-*s", name_width, tensor->name, shape_width, format_shape(tensor, shape));
+    totals->bytes += bytes;
+    if (is_bias(tensor)) {
+        totals->biases += values;
+        printf("  %12s  %12s  %10s  %12" PRIu64 "\n", "bias", "", "", bytes);
+        return;
+    }
+    uint64_t survivors = count_survivors(tensor);
+    totals->connections += values;
+    totals->survivors += survivors;
+    print_counts(values, survivors, bytes);
+}
+
+static int wider(int width, const char *text) {
+    return (int)strlen(text) > width ? (int)strlen(text) : width;
+}
+
+static void print_table(const struct safetensors *file) {
+    int name_width = NAME_WIDTH_MIN, shape_width = SHAPE_WIDTH_MIN;
+    char shape[SHAPE_SIZE];
+    for (int i = 0; i < file->tensors_count; i++) {
+        name_width = wider(name_width, file->tensors[i].name);
+        shape_width = wider(shape_width, format_shape(&file->tensors[i], shape));
+    }
+    struct totals totals = {0};
+    printf("%-*s  %-*s  %12s  %12s  %10s  %12s\n", name_width, "tensor", shape_width, "shape",
+           "connections", "survivors", "density", "bytes");
+    for (int i = 0; i < file->tensors_count; i++)
+        print_tensor(&file->tensors[i], name_width, shape_width, &totals);
+    printf("%-*s  %-*s", name_width, "total", shape_width, "");
+    print_counts(totals.connections, totals.survivors, totals.bytes);
+    printf("\n%" PRIu64 " biases beside the connections; bytes are those of the dense tensors\n",
+           totals.biases);
+}
+
+static void print_heading(const char *path, const struct safetensors *file) {
+    static const char *const lines[][2] = {
+        {"recipe", "espalier.name"}, {"input", "espalier.input"}, {"version", "espalier.version"}};
+    print_line("file", path);
+    for (size_t i = 0; i < sizeof lines / sizeof lines[0]; i++) {
+        const char *text = safetensors_metadata(file, lines[i][1]);
+        if (text != NULL)
+            print_line(lines[i][0], text);
+    }
+    putchar('\n');
+}
+
+static enum status inspect(const char *model) {
+    char path[PATH_SIZE];
+    struct safetensors file;
+    TRY(model_path(model, path, sizeof path));
+    TRY(safetensors_read(path, &file));
+    print_heading(path, &file);
+    print_table(&file);
+    safetensors_destroy(&file);
+    return command_flush_output();
+}
+
+/* One reader for all: the others wait in the agreement. */
+static enum status run(struct communicator *communicator, int argc, char **argv) {
+    const char *model = NULL;
+    TRY_TOGETHER(communicator, command_one_argument(&command_inspect, argc, argv, &model));
+    TRY_TOGETHER(communicator, communicator->rank == 0 ? inspect(model) : ST_OK);
+    return ST_OK;
+}
+
+const struct command command_inspect = {
+    .name = "inspect",
+    .usage = "espalier inspect MODEL",
+    .summary = "show a model's layers: shape, connections, survivors, density, bytes",
+    .help = "MODEL is a run directory or any .safetensors file of F32 tensors. Survivors are the\n"
+            "values that are not zero; biases are never pruned and do not count as connections.\n",
+    .run = run,
+};

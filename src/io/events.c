@@ -1,0 +1,283 @@
+#include "file.h"
+#include <cjson/cJSON.h>
+#include <errno.h>
+#include <espalier/events.h>
+#include <espalier/progress.h>
+#include <inttypes.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+/* A JSON object under construction; a member that found no memory is reported at the end. */
+struct object {
+    cJSON *json;
+    bool complete;
+};
+
+static struct object object_create(void) {
+    cJSON *json = cJSON_CreateObject();
+    return (struct object){json, json != NULL};
+}
+
+static void put(struct object *object, const char *key, cJSON *item) {
+    if (item != NULL && cJSON_AddItemToObject(object->json, key, item))
+        return;
+    cJSON_Delete(item);
+    object->complete = false;
+}
+
+static void put_text(struct object *object, const char *key, const char *text) {
+    put(object, key, cJSON_CreateString(text));
+}
+
+/* The shortest text that reads back as the same double: cJSON's own printing stops at one that is
+ * only close. JSON has no NaN and no infinity: null. */
+static void put_real(struct object *object, const char *key, double value) {
+    char text[32];
+    if (!isfinite(value)) {
+        put(object, key, cJSON_CreateNull());
+        return;
+    }
+    for (int digits = 15; digits <= 17; digits++) {
+        snprintf(text, sizeof text, "%.*g", digits, value);
+        if (strtod(text, NULL) == value)
+            break;
+    }
+    put(object, key, cJSON_CreateRaw(text));
+}
+
+static void put_signed(struct object *object, const char *key, int64_t value) {
+    char text[32];
+    snprintf(text, sizeof text, "%" PRId64, value);
+    put(object, key, cJSON_CreateRaw(text));
+}
+
+static void put_unsigned(struct object *object, const char *key, uint64_t value) {
+    char text[32];
+    snprintf(text, sizeof text, "%" PRIu64, value);
+    put(object, key, cJSON_CreateRaw(text));
+}
+
+/* ---- the log ---- */
+
+enum status event_log_open(const char *run_dir, struct event_log *log) {
+    *log = (struct event_log){0};
+    TRY(path_join(run_dir, "events.jsonl", log->path));
+    log->file = fopen(log->path, "w");
+    if (log->file == NULL)
+        FAIL(ST_IO, "cannot write %s: %s", log->path, strerror(errno));
+    log->start_seconds = monotonic_seconds();
+    return ST_OK;
+}
+
+enum status event_log_close(struct event_log *log) {
+    if (log->file == NULL)
+        return ST_OK;
+    FILE *file = log->file;
+    log->file = NULL;
+    if (fclose(file) != 0)
+        FAIL(ST_IO, "cannot write %s: %s", log->path, strerror(errno));
+    return ST_OK;
+}
+
+static struct object event_begin(const struct event_log *log, const char *event) {
+    struct object object = object_create();
+    put_text(&object, "event", event);
+    put_real(&object, "seconds", monotonic_seconds() - log->start_seconds);
+    return object;
+}
+
+/* Ends the object. */
+static enum status event_write(struct event_log *log, struct object *object) {
+    char *line = object->complete ? cJSON_PrintUnformatted(object->json) : NULL;
+    cJSON_Delete(object->json);
+    if (line == NULL)
+        FAIL(ST_MEMORY, "%s: out of memory", log->path);
+    bool written = fprintf(log->file, "%s\n", line) >= 0 && fflush(log->file) == 0;
+    int error = errno;
+    cJSON_free(line);
+    if (!written)
+        FAIL(ST_IO, "cannot write %s: %s", log->path, strerror(error));
+    return ST_OK;
+}
+
+/* ---- the events ---- */
+
+static void put_now(struct object *object) {
+    char text[32] = "";
+    time_t now = time(NULL);
+    struct tm utc;
+    if (gmtime_r(&now, &utc) != NULL)
+        strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%SZ", &utc);
+    put_text(object, "time", text);
+}
+
+static void put_input(struct object *object, struct shape input) {
+    const int sizes[] = {input.height, input.width, input.channels};
+    put(object, "input", cJSON_CreateIntArray(sizes, 3));
+}
+
+static void put_settings(struct object *object, const struct recipe *recipe) {
+    put_text(object, "recipe", recipe->name);
+    put_unsigned(object, "seed", recipe->train.seed);
+    put_signed(object, "epochs", recipe->train.epochs);
+    put_signed(object, "batch", recipe->train.batch);
+    put_text(object, "optimizer", optimizer_names[recipe->train.optimizer.kind]);
+    put_real(object, "learning_rate", recipe->train.optimizer.learning_rate);
+    put_text(object, "schedule", schedule_names[recipe->prune.schedule]);
+}
+
+enum status event_start(struct event_log *log, const struct recipe *recipe,
+                        const struct network *network, int ranks, uint32_t train_images,
+                        uint32_t test_images) {
+    if (log->file == NULL)
+        return ST_OK;
+    struct object object = event_begin(log, "start");
+    put_now(&object);
+    put_text(&object, "version", ESPALIER_VERSION);
+    put_settings(&object, recipe);
+    put_input(&object, network->input);
+    put_signed(&object, "classes", network->classes);
+    put_unsigned(&object, "connections", network_connections(network));
+    put_unsigned(&object, "parameters", network->original_count);
+    put_text(&object, "backend", network->backend->name);
+    put_signed(&object, "threads", network->backend->threads);
+    put_signed(&object, "ranks", ranks);
+    put_unsigned(&object, "train_images", train_images);
+    put_unsigned(&object, "test_images", test_images);
+    return event_write(log, &object);
+}
+
+enum status event_step(struct event_log *log, const struct step_event *event) {
+    if (log->file == NULL)
+        return ST_OK;
+    struct object object = event_begin(log, "step");
+    put_signed(&object, "step", event->step);
+    put_signed(&object, "epoch", event->epoch);
+    put_real(&object, "loss", event->loss);
+    put_real(&object, "accuracy", event->accuracy);
+    put_real(&object, "images_per_second", event->images_per_second);
+    put_unsigned(&object, "allreduce_bytes", event->allreduce_bytes);
+    return event_write(log, &object);
+}
+
+static void put_layers(struct object *object, const struct network *network) {
+    cJSON *layers = cJSON_AddArrayToObject(object->json, "layers");
+    object->complete = object->complete && layers != NULL;
+    for (int i = 0; i < network->parameters_count; i++) {
+        const struct parameter *parameter = &network->parameters[i];
+        if (!parameter->is_weight)
+            continue;
+        struct object layer = object_create();
+        put_text(&layer, "name", network->blocks[parameter->block].name);
+        put_unsigned(&layer, "connections", parameter->original_count);
+        put_unsigned(&layer, "survivors", parameter->count);
+        object->complete = object->complete && layer.complete;
+        if (!cJSON_AddItemToArray(layers, layer.json)) {
+            cJSON_Delete(layer.json);
+            object->complete = false;
+        }
+    }
+}
+
+enum status event_prune(struct event_log *log, int64_t step, const struct network *network,
+                        double seconds_event) {
+    if (log->file == NULL)
+        return ST_OK;
+    struct object object = event_begin(log, "prune");
+    put_signed(&object, "step", step);
+    put_real(&object, "seconds_event", seconds_event);
+    put_unsigned(&object, "connections", network_connections(network));
+    put_unsigned(&object, "survivors", network_survivors(network));
+    put_layers(&object, network);
+    return event_write(log, &object);
+}
+
+enum status event_epoch(struct event_log *log, const struct epoch_event *event) {
+    if (log->file == NULL)
+        return ST_OK;
+    struct object object = event_begin(log, "epoch");
+    put_signed(&object, "epoch", event->epoch);
+    put_signed(&object, "step", event->step);
+    put_real(&object, "train_loss", event->train_loss);
+    put_real(&object, "train_accuracy", event->train_accuracy);
+    put_real(&object, "test_loss", event->test_loss);
+    put_real(&object, "test_accuracy", event->test_accuracy);
+    put_signed(&object, "test_errors", event->test_errors);
+    if (event->has_validation) {
+        put_real(&object, "validation_loss", event->validation_loss);
+        put_real(&object, "validation_accuracy", event->validation_accuracy);
+    }
+    put_unsigned(&object, "survivors", event->survivors);
+    put_real(&object, "seconds_epoch", event->seconds_epoch);
+    put_real(&object, "images_per_second", event->images_per_second);
+    return event_write(log, &object);
+}
+
+/* ---- the summary ---- */
+
+static void put_results(struct object *object, const struct run_summary *summary) {
+    put_real(object, "test_accuracy", summary->test_accuracy);
+    put_signed(object, "test_errors", summary->test_errors);
+    put_real(object, "test_loss", summary->test_loss);
+    put_real(object, "train_accuracy", summary->train_accuracy);
+    put_real(object, "train_loss", summary->train_loss);
+    if (summary->has_validation)
+        put_real(object, "validation_accuracy", summary->validation_accuracy);
+    put_unsigned(object, "connections", summary->connections);
+    put_unsigned(object, "survivors", summary->survivors);
+    put_unsigned(object, "parameters", summary->parameters);
+    put_unsigned(object, "parameters_left", summary->parameters_left);
+    put_text(object, "weights_sha256", summary->weights_sha256);
+}
+
+static void put_circumstances(struct object *object, const struct run_summary *summary) {
+    put_signed(object, "epochs", summary->epochs);
+    put_signed(object, "steps", summary->steps);
+    put_real(object, "seconds_train", summary->seconds_train);
+    put_real(object, "seconds_total", summary->seconds_total);
+    put_real(object, "images_per_second", summary->images_per_second);
+    put_signed(object, "ranks", summary->ranks);
+    put_signed(object, "threads", summary->threads);
+    put_text(object, "backend", summary->backend);
+    put_text(object, "communicator", summary->communicator);
+    put_unsigned(object, "seed", summary->seed);
+    put_text(object, "version", ESPALIER_VERSION);
+}
+
+static void put_summary(struct object *object, const struct run_summary *summary) {
+    put_text(object, "recipe", summary->recipe);
+    put_results(object, summary);
+    put_circumstances(object, summary);
+}
+
+enum status event_end(struct event_log *log, const struct run_summary *summary) {
+    if (log->file == NULL)
+        return ST_OK;
+    struct object object = event_begin(log, "end");
+    put_summary(&object, summary);
+    return event_write(log, &object);
+}
+
+static enum status write_text(const char *path, const char *text) {
+    struct whole_file whole;
+    TRY(whole_file_begin(path, &whole));
+    TRY(whole_file_add(&whole, text, strlen(text)));
+    TRY(whole_file_add(&whole, "\n", 1));
+    return whole_file_finish(&whole);
+}
+
+enum status summary_write(const char *run_dir, const struct run_summary *summary) {
+    char path[FILE_PATH_MAX];
+    TRY(path_join(run_dir, "summary.json", path));
+    struct object object = object_create();
+    put_summary(&object, summary);
+    char *text = object.complete ? cJSON_Print(object.json) : NULL;
+    cJSON_Delete(object.json);
+    if (text == NULL)
+        FAIL(ST_MEMORY, "%s: out of memory", path);
+    enum status status = write_text(path, text);
+    cJSON_free(text);
+    return status;
+}
