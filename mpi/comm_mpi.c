@@ -144,6 +144,8 @@ static void free_communicator(MPI_Comm *comm) {
         MPI_Comm_free(comm);
 }
 
+/* After a failure sums may still be under way on some ranks only, so nothing is waited for here:
+ * freeing leaves the library to drop them. */
 static void mpi_destroy(struct communicator *c) {
     struct comm_mpi *s = c->state;
     int finalized = 0;
