@@ -14,11 +14,6 @@ static const char *const shipped[] = {"ann_d",         "ann_a",  "ann_a_global",
                                       "lenet_300_100", "lenet5", "logistic"};
 enum { SHIPPED = sizeof shipped / sizeof shipped[0] };
 
-static int without_environment(void **state) {
-    (void)state;
-    return unsetenv("ESPALIER_MNIST");
-}
-
 static void load_shipped(const char *name, struct recipe *recipe) {
     char path[512];
     snprintf(path, sizeof path, "%s/%s.cfg", RECIPES, name);
@@ -176,6 +171,9 @@ static void what_is_not_given_has_its_default(void **state) {
     assert_int_equal(r.prune.schedule, SCHEDULE_NONE);
     assert_true(r.prune.rate == 0.005 && r.prune.every == 50);
     assert_true(r.prune.begin == 0 && r.prune.end == 0 && r.prune.keep == 0);
+    assert_string_equal(r.layers[0].name, "conv1");
+    assert_string_equal(r.layers[2].name, "hidden");
+    assert_string_equal(r.layers[3].name, "dense2"); /* the second dense layer, named or not */
     assert_int_equal(r.layers[0].stride, 1);
     assert_int_equal(r.layers[0].padding, 0);
     assert_int_equal(r.layers[0].activation, ACTIVATION_NONE);
@@ -196,17 +194,6 @@ static void the_learning_rate_defaults_by_optimizer(void **state) {
         assert_true(r.train.optimizer.learning_rate == rates[kind]);
         recipe_destroy(&r);
     }
-}
-
-static void layers_are_named_by_type_and_number(void **state) {
-    (void)state;
-    struct recipe r;
-    parse(NETWORK, &r);
-    assert_string_equal(r.layers[0].name, "conv1");
-    assert_string_equal(r.layers[1].name, "dropout1");
-    assert_string_equal(r.layers[2].name, "hidden");
-    assert_string_equal(r.layers[3].name, "dense2"); /* the second dense layer, named or not */
-    recipe_destroy(&r);
 }
 
 static void every_key_is_read(void **state) {
@@ -485,26 +472,26 @@ static void destroy_is_legal_on_nothing(void **state) {
 
 int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup(shipped_recipes_round_trip, without_environment),
-        cmocka_unit_test_setup(shipped_networks_have_the_published_sizes, without_environment),
-        cmocka_unit_test_setup(ann_d_trains_as_the_poster, without_environment),
-        cmocka_unit_test_setup(ann_a_prunes_as_the_poster, without_environment),
-        cmocka_unit_test_setup(lenets_reach_their_density_early, without_environment),
-        cmocka_unit_test_setup(what_is_not_given_has_its_default, without_environment),
-        cmocka_unit_test_setup(the_learning_rate_defaults_by_optimizer, without_environment),
-        cmocka_unit_test_setup(layers_are_named_by_type_and_number, without_environment),
-        cmocka_unit_test_setup(every_key_is_read, without_environment),
-        cmocka_unit_test_setup(long_integers_are_exact, without_environment),
-        cmocka_unit_test_setup(overrides_win_and_the_last_one_most, without_environment),
-        cmocka_unit_test_setup(an_override_can_empty_a_list, without_environment),
-        cmocka_unit_test_setup(layers_are_overridden_by_name, without_environment),
-        cmocka_unit_test_setup(another_optimizer_drops_the_files_settings, without_environment),
+        cmocka_unit_test(shipped_recipes_round_trip),
+        cmocka_unit_test(shipped_networks_have_the_published_sizes),
+        cmocka_unit_test(ann_d_trains_as_the_poster),
+        cmocka_unit_test(ann_a_prunes_as_the_poster),
+        cmocka_unit_test(lenets_reach_their_density_early),
+        cmocka_unit_test(what_is_not_given_has_its_default),
+        cmocka_unit_test(the_learning_rate_defaults_by_optimizer),
+        cmocka_unit_test(every_key_is_read),
+        cmocka_unit_test(long_integers_are_exact),
+        cmocka_unit_test(overrides_win_and_the_last_one_most),
+        cmocka_unit_test(an_override_can_empty_a_list),
+        cmocka_unit_test(layers_are_overridden_by_name),
+        cmocka_unit_test(another_optimizer_drops_the_files_settings),
         cmocka_unit_test(the_environment_names_the_data_where_nothing_else_does),
-        cmocka_unit_test_setup(random_settings_round_trip, without_environment),
-        cmocka_unit_test_setup(values_are_written_as_libconfig_reads_them, without_environment),
+        cmocka_unit_test(random_settings_round_trip),
+        cmocka_unit_test(values_are_written_as_libconfig_reads_them),
         cmocka_unit_test(a_full_disk_is_reported),
         cmocka_unit_test(the_table_of_keys_lists_every_key),
         cmocka_unit_test(destroy_is_legal_on_nothing),
     };
+    unsetenv("ESPALIER_MNIST");
     return RUN_TESTS(tests, argc, argv);
 }
