@@ -15,6 +15,7 @@ struct session {
     struct model model;
     const char *data_dir;
     struct dataset test;
+    uint32_t images_there; /* in the directory, of which data.test_limit may leave out some */
     struct backend *backend;
     struct network *network;
     struct device_dataset device;
@@ -50,15 +51,19 @@ static enum status take_data_option(int *argc, char **argv, const char **dir) {
     return ST_OK;
 }
 
-/* The images that training was tested on, unless --data names others: those count in full. */
+/* As many images as training was tested on: the result compares with its summary. */
 static enum status load_images(struct session *session) {
     const struct data_settings *settings = &session->model.recipe.data;
     const char *environment = getenv("ESPALIER_MNIST");
-    int limit = session->data_dir == NULL ? settings->test_limit : 0;
+    uint32_t limit = (uint32_t)settings->test_limit;
     if (session->data_dir == NULL)
         session->data_dir =
             environment != NULL && environment[0] != '\0' ? environment : settings->dir;
-    return dataset_load(session->data_dir, DATASET_TEST, limit, &session->test);
+    TRY(dataset_load(session->data_dir, DATASET_TEST, 0, &session->test));
+    session->images_there = session->test.count;
+    if (limit > 0 && limit < session->test.count)
+        session->test.count = limit;
+    return ST_OK;
 }
 
 static enum status check_images(const struct session *session) {
@@ -140,7 +145,10 @@ static void print_confusion(const int64_t *confusion, int classes) {
 
 static enum status print_results(const struct session *session, const struct evaluation *result) {
     printf("model          %s\n", session->model.path);
-    printf("data           %s, %" PRId64 " test images\n", session->data_dir, result->samples);
+    printf("data           %s, ", session->data_dir);
+    if (session->images_there > result->samples)
+        printf("the first %" PRId64 " (data.test_limit) of ", result->samples);
+    printf("%" PRIu32 " test images\n", session->images_there);
     printf("test accuracy  %.2f %%\n", 100.0 * result->accuracy);
     printf("test errors    %" PRId64 " of %" PRId64 "\n", result->errors, result->samples);
     printf("test loss      %.6f\n", result->loss);
@@ -172,8 +180,9 @@ const struct command command_evaluate = {
     .usage = "espalier evaluate MODEL [--data DIR]",
     .summary = "test a trained network: accuracy, errors, confusion matrix",
     .help = "  MODEL       a run directory or a .safetensors file that espalier has written\n"
-            "  --data DIR  test on all of DIR's test images (IDX, plain or .gz); without it on\n"
-            "              those of training: $ESPALIER_MNIST or else the recipe's data.dir, and\n"
-            "              no more of them than its data.test_limit\n",
+            "  --data DIR  where the test images are (IDX, plain or .gz); without it in\n"
+            "              $ESPALIER_MNIST or else the recipe's data.dir\n"
+            "\n"
+            "No more images are taken than the recipe's data.test_limit, as in training.\n",
     .run = run,
 };

@@ -184,8 +184,10 @@ static enum status read_header(struct source *source) {
              (unsigned long long)source->bytes, LENGTH_BYTES + 2);
     TRY(source_read(source, &length, sizeof length));
     if (length > source->bytes - LENGTH_BYTES)
-        FAIL(ST_INPUT, "%s: header claims %llu bytes, the file has %llu after its length", path,
-             (unsigned long long)length, (unsigned long long)(source->bytes - LENGTH_BYTES));
+        FAIL(ST_INPUT,
+             "%s: header claims %llu bytes, the file has %llu after its length: cut short, or no "
+             "safetensors file",
+             path, (unsigned long long)length, (unsigned long long)(source->bytes - LENGTH_BYTES));
     if (length > HEADER_BYTES_MAX)
         FAIL(ST_INPUT, "%s: header claims %llu bytes, at most %d are allowed", path,
              (unsigned long long)length, HEADER_BYTES_MAX);

@@ -243,8 +243,9 @@ static void every_truncation_is_refused(void **state) {
     char path[TEST_PATH_SIZE];
     join(path, *state, "cut.safetensors");
     size_t count = read_bytes(FIXTURES "/foreign.safetensors", bytes);
-    for (size_t length = 0; length < count; length++) {
-        write_bytes(path, bytes, length);
+    write_bytes(path, bytes, count);
+    while (count-- > 0) {
+        assert_int_equal(truncate(path, (off_t)count), 0);
         check_refused(path, path);
     }
 }
@@ -282,21 +283,28 @@ static uint64_t count_and_touch(const struct safetensors *file) {
     return all;
 }
 
+static void put_byte(const char *path, size_t at, char byte) {
+    FILE *file = fopen(path, "r+b");
+    assert_non_null(file);
+    assert_int_equal(fseek(file, (long)at, SEEK_SET), 0);
+    assert_int_equal(fputc(byte, file), (unsigned char)byte);
+    assert_int_equal(fclose(file), 0);
+}
+
 /* Every change of one byte before the data is read as some valid file or refused by name. */
 static void changed_bytes_do_no_harm(void **state) {
     static char bytes[TEST_FILE_MAX];
     char path[TEST_PATH_SIZE];
     size_t count = read_bytes(FIXTURES "/foreign.safetensors", bytes), refused = 0;
     size_t before_data = count - 13 * sizeof(float);
-    join(path, *state, "changed.safetensors");
+    write_bytes(join(path, *state, "changed.safetensors"), bytes, count);
     for (size_t i = 0; i < before_data; i++)
         for (int bit = 0; bit <= 8; bit++) {
             char change = (char)(bit == 8 ? 0xff : 1 << bit);
             struct safetensors file;
-            bytes[i] ^= change;
-            write_bytes(path, bytes, count);
-            bytes[i] ^= change;
+            put_byte(path, i, (char)(bytes[i] ^ change));
             enum status status = safetensors_read(path, &file);
+            put_byte(path, i, bytes[i]);
             if (status != ST_OK) {
                 assert_int_equal(status, ST_INPUT);
                 assert_non_null(strstr(status_message(), path));
