@@ -1,6 +1,7 @@
 /* The program: MPI's lifetime, dispatch of commands, the only exit. */
 #include "cli/command.h"
 
+#include <espalier/backend.h>
 #include <espalier/recipe.h>
 #include <stdio.h>
 #include <string.h>
@@ -61,6 +62,7 @@ static enum status dispatch(struct communicator *communicator, int argc, char **
 }
 
 int main(int argc, char **argv) {
+    backend_cpu_restart_for_kernels(argv);
     struct communicator communicator;
     enum status status = communicator_create(&argc, &argv, &communicator);
     if (status != ST_OK) {

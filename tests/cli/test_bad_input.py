@@ -78,10 +78,10 @@ class Recipe(ProgramTest):
         self.assert_refused(run("train", path, "-o", self.path("run")), "r.cfg", *texts)
         self.assertFalse(os.path.exists(self.path("run")))
 
-    def test_missing_file(self):
+    def test_missing_recipe(self):
         self.assert_refused(run("train", self.path("none.cfg")), "none.cfg")
 
-    def test_directory(self):
+    def test_directory_in_place_of_a_recipe(self):
         self.assert_refused(run("train", self.directory), self.directory)
 
     def test_syntax(self):
@@ -156,11 +156,11 @@ class Data(ProgramTest):
     def test_good_data_trains(self):
         self.assertEqual(self.train_here().code, 0)
 
-    def test_missing_file(self):
+    def test_missing_data_file(self):
         os.remove(self.path(NAMES[2]))
         self.refused(NAMES[2])
 
-    def test_directory_in_place_of_a_file(self):
+    def test_directory_in_place_of_data(self):
         os.remove(self.path(NAMES[1]))
         os.mkdir(self.path(NAMES[1]))
         self.refused(NAMES[1], "directory")
