@@ -15,6 +15,7 @@
 #include <espalier/kinds.h>
 #include <espalier/model.h>
 #include <espalier/network.h>
+#include <espalier/number.h>
 #include <espalier/optimizer.h>
 #include <espalier/progress.h>
 #include <espalier/prune.h>

@@ -131,16 +131,6 @@ bool key_is_for(const struct key *key, int user) {
     return key->users == 0 || (key->users & BIT(user)) != 0;
 }
 
-void real_text(double value, char text[REAL_TEXT_MAX]) {
-    for (int digits = 15; digits <= 17; digits++) {
-        snprintf(text, REAL_TEXT_MAX, "%.*g", digits, value);
-        if (strtod(text, NULL) == value)
-            break;
-    }
-    if (strpbrk(text, ".en") == NULL) /* neither point nor exponent, nor "inf" or "nan" */
-        strncat(text, ".0", REAL_TEXT_MAX - strlen(text) - 1);
-}
-
 static void expect_integer(const struct key *key, char *text) {
     snprintf(text, EXPECTATION_MAX, "an integer from %lld to %lld", (long long)key->integer.low,
              (long long)key->integer.high);

@@ -5,6 +5,7 @@
 #ifndef ESPALIER_CONFIG_KEYS_H
 #define ESPALIER_CONFIG_KEYS_H
 
+#include <espalier/number.h>
 #include <espalier/recipe.h>
 
 enum key_type {
@@ -72,9 +73,5 @@ const char *key_nearest(const char *name, bool groups);
 /** The least edits away of `count` names (Levenshtein), NULL of none. A name that differs before
  *  its last dot alone is one edit away. */
 const char *name_nearest(const char *const *names, int count, const char *name);
-
-/** The shortest decimal text that reads back as the same double, recognisable as a real. */
-enum { REAL_TEXT_MAX = 32 };
-void real_text(double value, char text[REAL_TEXT_MAX]);
 
 #endif

@@ -1,5 +1,6 @@
-/* OpenBLAS picks its kernels when it is loaded, by processor models that it knows. One that is newer
- * than the library gets SSE3's: five times slower than what it can do (OpenBLAS issue 4267). */
+/* OpenBLAS picks its kernels when it is loaded, by processor models that it knows. One that is
+ * newer than the library gets SSE3's: five times slower than what it can do (OpenBLAS issue 4267).
+ */
 #include <espalier/backend.h>
 
 #include <cblas.h>

@@ -2,6 +2,7 @@
 #include <cjson/cJSON.h>
 #include <errno.h>
 #include <espalier/events.h>
+#include <espalier/number.h>
 #include <espalier/progress.h>
 #include <inttypes.h>
 #include <math.h>
@@ -34,17 +35,9 @@ static void put_text(struct object *object, const char *key, const char *text) {
 /* The shortest text that reads back as the same double: cJSON's own printing stops at one that is
  * only close. JSON has no NaN and no infinity: null. */
 static void put_real(struct object *object, const char *key, double value) {
-    char text[32];
-    if (!isfinite(value)) {
-        put(object, key, cJSON_CreateNull());
-        return;
-    }
-    for (int digits = 15; digits <= 17; digits++) {
-        snprintf(text, sizeof text, "%.*g", digits, value);
-        if (strtod(text, NULL) == value)
-            break;
-    }
-    put(object, key, cJSON_CreateRaw(text));
+    char text[REAL_TEXT_MAX];
+    real_text(value, text);
+    put(object, key, isfinite(value) ? cJSON_CreateRaw(text) : cJSON_CreateNull());
 }
 
 static void put_signed(struct object *object, const char *key, int64_t value) {

@@ -55,14 +55,6 @@ struct trainer {
 
 /* ---- preparation ---- */
 
-static enum status check_labels(const struct trainer *t, const struct dataset *dataset,
-                                const char *split, int units) {
-    if (dataset->classes > units)
-        FAIL(ST_INPUT, "%s: the %s labels go up to %d, but the last layer of %s has %d units",
-             t->recipe->data.dir, split, dataset->classes - 1, t->recipe->path, units);
-    return ST_OK;
-}
-
 static enum status load_data(struct trainer *t) {
     const struct data_settings *data = &t->recipe->data;
     TRY(dataset_load(data->dir, DATASET_TRAIN, data->train_limit, &t->train));
@@ -72,9 +64,6 @@ static enum status load_data(struct trainer *t) {
         FAIL(ST_INPUT, "%s: training images are %dx%d, test images %dx%d", data->dir,
              t->train.shape.height, t->train.shape.width, t->test.shape.height,
              t->test.shape.width);
-    int units = t->recipe->layers[t->recipe->layers_count - 1].units;
-    TRY(check_labels(t, &t->train, "training", units));
-    TRY(check_labels(t, &t->test, "test", units));
     if (data->validation > 0)
         TRY(dataset_hold_out(&t->train, data->validation, &t->validation));
     return ST_OK;
@@ -85,10 +74,21 @@ static int largest_share(const struct trainer *t) {
     return (int)dataset_shard((uint32_t)t->recipe->train.batch, 0, t->communicator->size).count;
 }
 
+static enum status check_labels(const struct trainer *t, const struct dataset *dataset,
+                                const char *split) {
+    if (dataset->classes > t->network->classes)
+        FAIL(ST_INPUT, "%s: the %s labels go up to %d, but the last layer of %s has %d units",
+             t->recipe->data.dir, split, dataset->classes - 1, t->recipe->path,
+             t->network->classes);
+    return ST_OK;
+}
+
 static enum status build(struct trainer *t) {
     struct backend *backend = t->backend;
     int samples = largest_share(t);
     TRY(network_create(t->recipe, t->train.shape, samples, backend, &t->network));
+    TRY(check_labels(t, &t->train, "training"));
+    TRY(check_labels(t, &t->test, "test"));
     TRY(network_initialize(t->network, t->recipe->train.seed));
     TRY(optimizer_create(t->network, &t->recipe->train.optimizer, &t->optimizer));
     TRY(pruner_create(t->network, &t->recipe->prune, t->communicator, &t->pruner));

@@ -133,7 +133,7 @@ class Recipe(ProgramTest):
         """Not bad input as such, but a run that fails says where."""
         path = os.path.join(RECIPES, "logistic.cfg")
         result = run("train", path, "-s", f"data.dir={MNIST}", "-o", self.path("run"),
-                     "-s", "train.learning_rate=1e30", "-s", "train.log_every=1")
+                     "-s", "train.learning_rate=1e6", "-s", "train.log_every=1")
         self.assert_refused(result, "update ", "learning rate", code=1)
 
 

@@ -119,6 +119,7 @@ struct run {
     struct sizes size;
     struct device dev;
     struct block_plan *plan;
+    int room; /* samples that the plan is made for */
     bool first, exact;
 };
 
@@ -160,15 +161,48 @@ static void run_backward(struct run *run, struct block_pass pass, const struct b
         compare(run->row, b, "dx", dev->dx, want->dx, exact ? NULL : want->dx_error, run->size.x);
 }
 
+/* A full pass over other samples, so that what a plan keeps from one pass to the next is not what
+ * the next one needs. */
+static void run_others(struct run *run) {
+    struct inputs others = inputs_create(&run->desc, run->room, case_floats);
+    struct device dev =
+        device_create(run->dev.backend, &others, sizes_of(&run->desc, run->room), run->room);
+    struct block_pass pass = {
+        .samples = run->room, .training = true, .seed = seed + 1, .sample_ids = dev.ids};
+    struct backend *b = dev.backend;
+    assert_ok(b->block_forward(run->plan, &pass, dev.x, dev.y));
+    assert_ok(b->block_backward(run->plan, &pass, dev.x, dev.y, dev.dy, dev.dweights, dev.dbias,
+                                run->first ? NULL : dev.dx, (struct poll){NULL, NULL}));
+    device_destroy(&dev);
+    inputs_destroy(&others);
+}
+
+/* The same calls give the same bits. */
+static void run_again(struct run *run, const struct block_bounds *want, const struct inputs *in) {
+    struct device *dev = &run->dev;
+    struct backend *b = dev->backend;
+    size_t bytes = run->size.weights * sizeof(float);
+    char *once = malloc(bytes + 1), *twice = malloc(bytes + 1);
+    assert_true(once != NULL && twice != NULL);
+    assert_ok(b->download(b, once, dev->dweights, bytes));
+    run_forward(run, want->pass, true, want);
+    run_backward(run, want->pass, want, in->dy);
+    assert_ok(b->download(b, twice, dev->dweights, bytes));
+    assert_memory_equal(once, twice, bytes);
+    free(once);
+    free(twice);
+}
+
 static void hold_plan(struct run *run, const struct block_bounds *want, const struct inputs *in) {
     struct backend *b = run->dev.backend;
-    int room = run->row->samples + SPARE_SAMPLES;
-    assert_ok(b->block_plan_create(b, &run->desc, room, run->first, &run->plan));
+    assert_ok(b->block_plan_create(b, &run->desc, run->room, run->first, &run->plan));
     assert_ok(b->block_plan_load_weights(run->plan, run->dev.weights, run->dev.bias));
+    run_others(run);
     run_forward(run, want->pass, true, want);
     run_forward(run, want->pass, false, want);
     run_forward(run, want->pass, true, want);
     run_backward(run, want->pass, want, in->dy);
+    run_again(run, want, in);
     b->block_plan_destroy(run->plan);
 }
 

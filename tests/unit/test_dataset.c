@@ -17,7 +17,7 @@ static void write_images(const char *dir, const char *name, uint32_t count, int 
     if (strstr(name, ".gz") != NULL)
         write_gzip(path, "wb", bytes, header + count * PIXELS);
     else
-        write_plain(path, bytes, header + count * PIXELS);
+        write_bytes(path, bytes, header + count * PIXELS);
 }
 
 /* Label i is i modulo `classes`. */
@@ -31,7 +31,7 @@ static void write_labels(const char *dir, const char *name, uint32_t count, uint
     if (strstr(name, ".gz") != NULL)
         write_gzip(path, "wb", bytes, header + count);
     else
-        write_plain(path, bytes, header + count);
+        write_bytes(path, bytes, header + count);
 }
 
 static void write_train(const char *dir, uint32_t count, uint32_t classes) {
@@ -77,10 +77,10 @@ static void path_is_plain_unless_only_gz_is_there(void **state) {
     join(compressed, *state, "t10k-labels-idx1-ubyte.gz");
     dataset_path(*state, DATASET_TEST, 1, path, sizeof path);
     assert_string_equal(path, plain);
-    write_plain(compressed, "", 0);
+    write_bytes(compressed, "", 0);
     dataset_path(*state, DATASET_TEST, 1, path, sizeof path);
     assert_string_equal(path, compressed);
-    write_plain(plain, "", 0);
+    write_bytes(plain, "", 0);
     dataset_path(*state, DATASET_TEST, 1, path, sizeof path);
     assert_string_equal(path, plain);
     dataset_path(*state, DATASET_TRAIN, 0, path, sizeof path);

@@ -46,11 +46,11 @@ static void file_matches_published_digest(void **state) {
     char path[TEST_PATH_SIZE], text[DIGEST_TEXT_SIZE];
     char *as = malloc(1000000);
     memset(as, 'a', 1000000);
-    write_plain(join(path, *state, "file"), as, 1000000);
+    write_bytes(join(path, *state, "file"), as, 1000000);
     free(as);
     assert_ok(digest_file(path, text));
     assert_string_equal(text, million_a);
-    write_plain(path, "", 0);
+    write_bytes(path, "", 0);
     assert_ok(digest_file(path, text));
     assert_string_equal(text, vectors[0].digest);
 }

@@ -46,7 +46,7 @@ static void assert_refused(const char *path, const char *text) {
 
 static const char *plain(void **state, const void *bytes, size_t count) {
     static char path[TEST_PATH_SIZE];
-    write_plain(join(path, *state, "t10k-images-idx3-ubyte"), bytes, count);
+    write_bytes(join(path, *state, "t10k-images-idx3-ubyte"), bytes, count);
     return path;
 }
 
@@ -88,7 +88,7 @@ static void goes_by_content_not_by_name(void **state) {
     uint8_t bytes[FILE_BYTES + 1];
     size_t count = make_images(bytes);
     char path[TEST_PATH_SIZE];
-    write_plain(join(path, *state, "plain.gz"), bytes, count);
+    write_bytes(join(path, *state, "plain.gz"), bytes, count);
     assert_images(path);
     write_gzip(join(path, *state, "compressed-idx3-ubyte"), "wb", bytes, count);
     assert_images(path);
