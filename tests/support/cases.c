@@ -144,13 +144,6 @@ const char *case_text(const struct block_case *row) {
     return text;
 }
 
-/* Purpose 0 is nobody's, so that the inputs are independent of what the program draws. */
-static uint32_t draw(uint64_t seed, uint32_t stream, size_t i) {
-    uint32_t words[4];
-    rng_philox(seed, (struct rng_counter){.group = (uint32_t)(i / 4), .stream = stream}, words);
-    return words[i % 4];
-}
-
 static float *allocate(size_t count) {
     float *values = malloc((count + 1) * sizeof *values);
     if (values == NULL)
@@ -158,19 +151,30 @@ static float *allocate(size_t count) {
     return values;
 }
 
-float *case_floats(uint64_t seed, uint32_t stream, size_t count) {
+/* Uniform in [0, 1). Purpose 0 is nobody's: independent of what the program draws. */
+static float *uniforms(uint64_t seed, uint32_t stream, size_t count) {
     float *values = allocate(count);
+    uint32_t words[4];
+    for (size_t i = 0; i < count; i++) {
+        if (i % 4 == 0)
+            rng_philox(seed, (struct rng_counter){.group = (uint32_t)(i / 4), .stream = stream},
+                       words);
+        values[i] = rng_uniform(words[i % 4]);
+    }
+    return values;
+}
+
+float *case_floats(uint64_t seed, uint32_t stream, size_t count) {
+    float *values = uniforms(seed, stream, count);
     for (size_t i = 0; i < count; i++)
-        values[i] = 2 * rng_uniform(draw(seed, stream, i)) - 1;
+        values[i] = 2 * values[i] - 1;
     return values;
 }
 
 float *case_integers(uint64_t seed, uint32_t stream, size_t count) {
-    float *values = allocate(count);
+    float *values = uniforms(seed, stream, count);
     for (size_t i = 0; i < count; i++)
-        values[i] = (float)(draw(seed, stream, i) >> 16) * 0x1p-16F * 7;
-    for (size_t i = 0; i < count; i++)
-        values[i] = (float)((int)values[i] - 3);
+        values[i] = (float)((int)(values[i] * 7) - 3);
     return values;
 }
 

@@ -211,6 +211,7 @@ static void hold(struct backend *b, const struct block_case *row, const struct b
     struct run run = {.row = row,
                       .desc = want->desc,
                       .size = sizes_of(&want->desc, row->samples),
+                      .room = row->samples + SPARE_SAMPLES,
                       .exact = exact};
     run.dev = device_create(b, in, run.size, row->samples);
     for (int first = 0; first <= 1; first++) {
