@@ -131,7 +131,7 @@ class Recipe(ProgramTest):
 
     def test_learning_rate_that_explodes(self):
         """Not bad input as such, but a run that fails says where."""
-        path = os.path.join(RECIPES, "logistic.cfg")
+        path = os.path.join(RECIPES, "lenet_300_100.cfg")
         result = run("train", path, "-s", f"data.dir={MNIST}", "-o", self.path("run"),
                      "-s", "train.learning_rate=1e6", "-s", "train.log_every=1")
         self.assert_refused(result, "update ", "learning rate", code=1)
