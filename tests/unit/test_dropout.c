@@ -54,6 +54,22 @@ ON_EACH_BACKEND(units_fall_as_the_contract_says) {
     free(y);
 }
 
+/* A unit whose draw equals the rate is kept; one float more of rate, and it falls. */
+ON_EACH_BACKEND(boundary_of_the_rate_is_kept) {
+    uint32_t ids[BATCH], words[4];
+    fill_ids(ids);
+    rng_philox(21, (struct rng_counter){0, ids[0], 0, rng_stream(RNG_DROPOUT, 0)}, words);
+    float rate = rng_uniform(words[2]);
+    assert_true(rate > 0);
+    struct block_desc equal = dropout_block(rate, 0), above = dropout_block(nextafterf(rate, 1), 0);
+    float *kept = dropped_ones(b, &equal, 21, 0, ids),
+          *fallen = dropped_ones(b, &above, 21, 0, ids);
+    assert_true(kept[2] > 0);
+    assert_true(fallen[2] == 0);
+    free(kept);
+    free(fallen);
+}
+
 /* Rank r of `ranks` gets the r-th contiguous slice. */
 static void check_ranks(struct backend *b, int ranks, const struct block_desc *desc,
                         const uint32_t *ids, struct block_inputs in, const float *whole) {
@@ -219,6 +235,7 @@ ON_EACH_BACKEND(gradient_falls_with_its_unit) {
 int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(units_fall_as_the_contract_says),
+        cmocka_unit_test(boundary_of_the_rate_is_kept),
         cmocka_unit_test(ranks_drop_what_one_rank_drops),
         cmocka_unit_test(kept_fraction_is_binomial),
         cmocka_unit_test(masks_depend_on_seed_update_layer_and_sample),
