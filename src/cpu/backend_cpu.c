@@ -70,11 +70,14 @@ static const struct backend table = {
 enum status backend_cpu_create(int threads, struct backend **backend) {
     if (threads < 1)
         FAIL(ST_USAGE, "cpu backend: %d threads, expected at least 1", threads);
-    *backend = malloc(sizeof **backend);
-    if (*backend == NULL)
+    const struct kernels *kernels;
+    TRY(kernels_choose(&kernels));
+    struct cpu_backend *cpu = malloc(sizeof *cpu);
+    if (cpu == NULL)
         FAIL(ST_MEMORY, "out of memory");
-    **backend = table;
-    (*backend)->threads = threads;
+    *cpu = (struct cpu_backend){.base = table, .kernels = kernels};
+    cpu->base.threads = threads;
+    *backend = &cpu->base;
     openblas_set_num_threads(1); /* its calls come from inside our teams */
     return ST_OK;
 }

@@ -232,7 +232,15 @@ static void pass_backward(struct block_plan *plan, const struct block_pass *pass
     }
 }
 
-static const struct linear_kind linear_pass = {pass_create, NULL, pass_forward, pass_backward};
+static enum status pass_backward_create(struct block_plan *plan, size_t *scratch_floats) {
+    (void)plan;
+    *scratch_floats = 0;
+    return ST_OK;
+}
+
+static const struct forward_kind forward_pass = {"pass", pass_create, NULL, pass_forward};
+static const struct backward_kind backward_pass = {"pass", pass_backward_create, NULL,
+                                                   pass_backward};
 
 /* ---- checks ---- */
 
@@ -299,11 +307,12 @@ static enum status check_epilogue(const struct block_desc *desc) {
 
 static const struct {
     enum status (*check)(const struct block_desc *desc);
-    const struct linear_kind *linear;
+    const struct forward_kind *forward;
+    const struct backward_kind *backward;
 } kinds[] = {
-    [BLOCK_CONV] = {check_conv, &linear_conv_im2col},
-    [BLOCK_DENSE] = {check_dense, &linear_dense},
-    [BLOCK_PASS] = {check_pass, &linear_pass},
+    [BLOCK_CONV] = {check_conv, &forward_im2col, &backward_im2col},
+    [BLOCK_DENSE] = {check_dense, &forward_dense, &backward_dense},
+    [BLOCK_PASS] = {check_pass, &forward_pass, &backward_pass},
 };
 
 static enum status check(const struct block_desc *desc, int max_samples) {
@@ -320,8 +329,10 @@ static enum status check(const struct block_desc *desc, int max_samples) {
 
 static enum status plan_allocate(struct block_plan *plan) {
     const size_t units = shape_size(plan->desc.output);
-    size_t floats = 0;
-    TRY(plan->kind->create(plan, &floats));
+    size_t floats = 0, backward_floats = 0;
+    TRY(plan->forward_kind->create(plan, &floats));
+    TRY(plan->backward_kind->create(plan, &backward_floats));
+    floats = floats > backward_floats ? floats : backward_floats;
     plan->scratch_size = (floats + CACHE_LINE_FLOATS - 1) / CACHE_LINE_FLOATS * CACHE_LINE_FLOATS;
     TRY(arena_alloc(plan->arena, (size_t)plan->threads, plan->scratch_size * sizeof(float),
                     (void **)&plan->scratch));
@@ -341,7 +352,9 @@ enum status cpu_block_plan_create(struct backend *backend, const struct block_de
                              .threads = backend->threads,
                              .max_samples = max_samples,
                              .first = first,
-                             .kind = kinds[desc->kind].linear,
+                             .kernels = cpu_kernels(backend),
+                             .forward_kind = kinds[desc->kind].forward,
+                             .backward_kind = kinds[desc->kind].backward,
                              .arena = arena};
     TRY_OUT(plan_allocate(p));
     *plan = p;
@@ -362,8 +375,10 @@ enum status cpu_block_plan_load_weights(struct block_plan *plan, const float *we
         return ST_OK;
     plan->weights = weights;
     plan->bias = bias;
-    if (plan->kind->load != NULL)
-        plan->kind->load(plan);
+    if (plan->forward_kind->load != NULL)
+        plan->forward_kind->load(plan);
+    if (plan->backward_kind->load != NULL)
+        plan->backward_kind->load(plan);
     return ST_OK;
 }
 
@@ -378,7 +393,7 @@ enum status cpu_block_forward(struct block_plan *plan, const struct block_pass *
                               const float *x, float *y) {
     TRY(check_samples(plan, pass));
     if (pass->samples > 0)
-        plan->kind->forward(plan, pass, x, y);
+        plan->forward_kind->run(plan, pass, x, y);
     return ST_OK;
 }
 
@@ -388,7 +403,7 @@ enum status cpu_block_backward(struct block_plan *plan, const struct block_pass 
     TRY(check_samples(plan, pass));
     const struct backward_args args = {x, y, dy, dweights, dbias, dx, poll};
     if (pass->samples > 0)
-        plan->kind->backward(plan, pass, &args);
+        plan->backward_kind->run(plan, pass, &args);
     else if (plan->desc.kind != BLOCK_PASS) {
         memset(dweights, 0, block_weights(&plan->desc) * sizeof *dweights);
         memset(dbias, 0, block_biases(&plan->desc) * sizeof *dbias);

@@ -28,25 +28,31 @@ static size_t weights_count(const struct conv *conv) {
     return (size_t)conv->filters * (size_t)conv->taps;
 }
 
-static enum status conv_create(struct block_plan *plan, size_t *scratch_floats) {
+static enum status conv_create(struct block_plan *plan, struct conv **conv,
+                               size_t *scratch_floats) {
     const struct block_desc *desc = &plan->desc;
-    struct conv *conv;
-    TRY(ARENA_ARRAY(plan->arena, 1, &conv));
-    plan->linear = conv;
-    conv->pixels = desc->linear.height * desc->linear.width;
-    conv->taps = desc->kernel * desc->kernel * desc->input.channels;
-    conv->filters = desc->linear.channels;
-    const size_t count = weights_count(conv), partial = (size_t)grains(plan->max_samples);
-    TRY(ARENA_ARRAY(plan->arena, count, &conv->weights));
-    TRY(ARENA_ARRAY(plan->arena, partial * count, &conv->weight_gradient));
-    TRY(ARENA_ARRAY(plan->arena, partial * (size_t)conv->filters, &conv->bias_gradient));
-    *scratch_floats = (size_t)conv->pixels * (size_t)(conv->taps + conv->filters);
-    return ST_OK;
+    TRY(ARENA_ARRAY(plan->arena, 1, conv));
+    (*conv)->pixels = desc->linear.height * desc->linear.width;
+    (*conv)->taps = desc->kernel * desc->kernel * desc->input.channels;
+    (*conv)->filters = desc->linear.channels;
+    *scratch_floats = (size_t)(*conv)->pixels * (size_t)((*conv)->taps + (*conv)->filters);
+    return ARENA_ARRAY(plan->arena, weights_count(*conv), &(*conv)->weights);
+}
+
+static enum status forward_create(struct block_plan *plan, size_t *scratch_floats) {
+    return conv_create(plan, (struct conv **)&plan->forward, scratch_floats);
+}
+
+static enum status backward_create(struct block_plan *plan, size_t *scratch_floats) {
+    TRY(conv_create(plan, (struct conv **)&plan->backward, scratch_floats));
+    struct conv *conv = plan->backward;
+    const size_t partial = (size_t)grains(plan->max_samples);
+    TRY(ARENA_ARRAY(plan->arena, partial * weights_count(conv), &conv->weight_gradient));
+    return ARENA_ARRAY(plan->arena, partial * (size_t)conv->filters, &conv->bias_gradient);
 }
 
 /* The canonical weights of a filter are [channels][positions of the kernel], ours its transpose. */
-static void conv_load(struct block_plan *plan) {
-    const struct conv *conv = plan->linear;
+static void conv_load(const struct block_plan *plan, const struct conv *conv) {
     const int channels = plan->desc.input.channels, positions = conv->taps / channels;
     for (int f = 0; f < conv->filters; f++) {
         const float *canonical = plan->weights + (size_t)f * (size_t)conv->taps;
@@ -55,6 +61,15 @@ static void conv_load(struct block_plan *plan) {
             for (int c = 0; c < channels; c++)
                 ours[t * channels + c] = canonical[c * positions + t];
     }
+}
+
+static void forward_load(struct block_plan *plan) {
+    conv_load(plan, plan->forward);
+}
+
+static void backward_load(struct block_plan *plan) {
+    if (!plan->first)
+        conv_load(plan, plan->backward);
 }
 
 /* What a row of the kernel at one output pixel sees: taps begin .. end - 1 of its
@@ -106,7 +121,7 @@ static void columns_to_image(const struct block_desc *desc, const float *columns
 
 static void conv_forward(struct block_plan *plan, const struct block_pass *pass, const float *x,
                          float *y) {
-    const struct conv *conv = plan->linear;
+    const struct conv *conv = plan->forward;
     const size_t inputs = shape_size(plan->desc.input), outputs = shape_size(plan->desc.output);
 #pragma omp parallel for num_threads(plan->threads) schedule(dynamic)
     for (int n = 0; n < pass->samples; n++) {
@@ -128,7 +143,7 @@ static void add_bias_gradient(const struct conv *conv, const float *dz, float *r
 
 static void backward_image(const struct block_plan *plan, const struct block_pass *pass,
                            const struct backward_args *args, int n) {
-    const struct conv *conv = plan->linear;
+    const struct conv *conv = plan->backward;
     const size_t inputs = shape_size(plan->desc.input), grain = (size_t)(n / GRAIN);
     const size_t o = (size_t)n * shape_size(plan->desc.output);
     float *columns = plan_scratch(plan);
@@ -148,7 +163,7 @@ static void backward_image(const struct block_plan *plan, const struct block_pas
 
 static void backward_grain(const struct block_plan *plan, const struct block_pass *pass,
                            const struct backward_args *args, int grain) {
-    const struct conv *conv = plan->linear;
+    const struct conv *conv = plan->backward;
     const int end = (grain + 1) * GRAIN;
     memset(conv->bias_gradient + (size_t)grain * (size_t)conv->filters, 0,
            (size_t)conv->filters * sizeof *conv->bias_gradient);
@@ -161,7 +176,7 @@ static void backward_grain(const struct block_plan *plan, const struct block_pas
 /* Add up the grains' gradients of one filter, in the first one's place, and hand them over. */
 static void reduce_filter(const struct block_plan *plan, int count, int filter,
                           const struct backward_args *args) {
-    const struct conv *conv = plan->linear;
+    const struct conv *conv = plan->backward;
     const int channels = plan->desc.input.channels, positions = conv->taps / channels;
     const size_t at = (size_t)filter * (size_t)conv->taps;
     float *restrict sum = conv->weight_gradient + at;
@@ -180,7 +195,7 @@ static void reduce_filter(const struct block_plan *plan, int count, int filter,
 
 static void conv_backward(struct block_plan *plan, const struct block_pass *pass,
                           const struct backward_args *args) {
-    const struct conv *conv = plan->linear;
+    const struct conv *conv = plan->backward;
     const int count = grains(pass->samples);
 #pragma omp parallel num_threads(plan->threads)
     {
@@ -193,4 +208,6 @@ static void conv_backward(struct block_plan *plan, const struct block_pass *pass
     }
 }
 
-const struct linear_kind linear_conv_im2col = {conv_create, conv_load, conv_forward, conv_backward};
+const struct forward_kind forward_im2col = {"im2col", forward_create, forward_load, conv_forward};
+const struct backward_kind backward_im2col = {"im2col", backward_create, backward_load,
+                                              conv_backward};

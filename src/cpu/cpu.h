@@ -10,6 +10,8 @@
 #ifndef ESPALIER_CPU_H
 #define ESPALIER_CPU_H
 
+#include "kernels.h"
+
 #include <espalier/arena.h>
 #include <espalier/backend.h>
 #include <espalier/rng.h>
@@ -18,18 +20,28 @@
 /** The state of an output whose unit is dropped; else its maximum's place in the window. */
 enum { STATE_DROPPED = 255 };
 
-struct linear_kind;
+/** The CPU backend: backend.h's table, and what all its plans share. */
+struct cpu_backend {
+    struct backend base; /* first: a struct backend * is one of these */
+    const struct kernels *kernels;
+};
+
+static inline const struct kernels *cpu_kernels(const struct backend *backend) {
+    return ((const struct cpu_backend *)backend)->kernels;
+}
 
 struct block_plan {
     struct block_desc desc;
     int threads, max_samples;
     bool first;
-    const struct linear_kind *kind;
-    void *linear;         /* the kind's own, in the arena */
-    const float *weights; /* as loaded: canonical, the caller's */
-    const float *bias;    /* as loaded; zeros for BLOCK_PASS */
-    uint8_t *state;       /* [max_samples][output], from the forward pass for the backward pass */
-    float *scratch;       /* [threads][scratch_size] */
+    const struct kernels *kernels;
+    const struct forward_kind *forward_kind;
+    const struct backward_kind *backward_kind;
+    void *forward, *backward; /* the kinds' own, in the arena */
+    const float *weights;     /* as loaded: canonical, the caller's */
+    const float *bias;        /* as loaded; zeros for BLOCK_PASS */
+    uint8_t *state; /* [max_samples][output], from the forward pass for the backward pass */
+    float *scratch; /* [threads][scratch_size] */
     size_t scratch_size;
     struct arena *arena;
 };
@@ -41,19 +53,27 @@ struct backward_args {
     struct poll poll;
 };
 
-/** A way to compute a block's linear part. `samples` of a pass is at least 1. */
-struct linear_kind {
-    /** Allocate what `linear` needs; scratch_floats: of scratch that each thread needs. */
+/** A way to compute a block's forward pass. `samples` of a pass is at least 1. */
+struct forward_kind {
+    const char *name;
+    /** Allocate plan->forward; scratch_floats: of scratch that each thread needs. */
     enum status (*create)(struct block_plan *plan, size_t *scratch_floats);
     /** Repack the plan's weights, which have changed; NULL where they are used as they are. */
     void (*load)(struct block_plan *plan);
-    void (*forward)(struct block_plan *plan, const struct block_pass *pass, const float *x,
-                    float *y);
-    void (*backward)(struct block_plan *plan, const struct block_pass *pass,
-                     const struct backward_args *args);
+    void (*run)(struct block_plan *plan, const struct block_pass *pass, const float *x, float *y);
 };
 
-extern const struct linear_kind linear_conv_im2col, linear_dense;
+/** A way to compute a block's backward pass, likewise; it can follow any forward kind. */
+struct backward_kind {
+    const char *name;
+    enum status (*create)(struct block_plan *plan, size_t *scratch_floats);
+    void (*load)(struct block_plan *plan);
+    void (*run)(struct block_plan *plan, const struct block_pass *pass,
+                const struct backward_args *args);
+};
+
+extern const struct forward_kind forward_im2col, forward_dense;
+extern const struct backward_kind backward_im2col, backward_dense;
 
 /** The scratch of the calling thread of a team. */
 static inline float *plan_scratch(const struct block_plan *plan) {

@@ -96,4 +96,5 @@ static void dense_backward(struct block_plan *plan, const struct block_pass *pas
     }
 }
 
-const struct linear_kind linear_dense = {dense_create, NULL, dense_forward, dense_backward};
+const struct forward_kind forward_dense = {"dense", dense_create, NULL, dense_forward};
+const struct backward_kind backward_dense = {"dense", dense_create, NULL, dense_backward};

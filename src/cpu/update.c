@@ -1,88 +1,20 @@
-/* Optimizer updates: one loop over the survivors per kind. */
+/* Optimizer updates: blocks of survivors shared among the team. */
 #include "cpu.h"
 
-#include <math.h>
+enum { BLOCK = 16384 };
 
-/* The vectors of one update. */
-struct vectors {
-    float *restrict beta;
-    const float *restrict gradient;
-    float *restrict state0;
-    float *restrict state1;
-};
-
-static void update_plain(const struct update_args *args, struct vectors v, size_t count,
-                         int threads) {
-    const float rate = args->learning_rate;
-#pragma omp parallel for simd num_threads(threads)
-    for (size_t j = 0; j < count; j++)
-        v.beta[j] -= rate * v.gradient[j];
+static float *from(float *state, size_t first) {
+    return state == NULL ? NULL : state + first;
 }
-
-static void update_momentum(const struct update_args *args, struct vectors v, size_t count,
-                            int threads) {
-    const float rate = args->learning_rate, momentum = args->momentum;
-    const float of_gradient = args->nesterov ? 1.0F : 0.0F;
-    const float of_velocity = args->nesterov ? momentum : 1.0F;
-#pragma omp parallel for simd num_threads(threads)
-    for (size_t j = 0; j < count; j++) {
-        const float velocity = momentum * v.state0[j] + v.gradient[j];
-        v.state0[j] = velocity;
-        v.beta[j] -= rate * (of_gradient * v.gradient[j] + of_velocity * velocity);
-    }
-}
-
-static void update_sgd(const struct update_args *args, struct vectors v, size_t count,
-                       int threads) {
-    if (args->momentum == 0.0F)
-        update_plain(args, v, count, threads);
-    else
-        update_momentum(args, v, count, threads);
-}
-
-static void update_adadelta(const struct update_args *args, struct vectors v, size_t count,
-                            int threads) {
-    const float rate = args->learning_rate, rho = args->rho, rest = 1.0F - args->rho;
-    const float epsilon = args->epsilon;
-#pragma omp parallel for simd num_threads(threads)
-    for (size_t j = 0; j < count; j++) {
-        const float g = v.gradient[j];
-        const float a = rho * v.state0[j] + rest * g * g;
-        const float u = g * sqrtf(v.state1[j] + epsilon) / sqrtf(a + epsilon);
-        v.beta[j] -= rate * u;
-        v.state0[j] = a;
-        v.state1[j] = rho * v.state1[j] + rest * u * u;
-    }
-}
-
-static void update_adam(const struct update_args *args, struct vectors v, size_t count,
-                        int threads) {
-    const float beta1 = args->beta1, beta2 = args->beta2, epsilon = args->epsilon;
-    const float rest1 = 1.0F - beta1, rest2 = 1.0F - beta2;
-    const double step = (double)args->step;
-    const float rate = (float)((double)args->learning_rate / (1.0 - pow((double)beta1, step)));
-    const float correction2 = (float)(1.0 / (1.0 - pow((double)beta2, step)));
-#pragma omp parallel for simd num_threads(threads)
-    for (size_t j = 0; j < count; j++) {
-        const float g = v.gradient[j];
-        const float m = beta1 * v.state0[j] + rest1 * g;
-        const float s = beta2 * v.state1[j] + rest2 * g * g;
-        v.state0[j] = m;
-        v.state1[j] = s;
-        v.beta[j] -= rate * m / (sqrtf(s * correction2) + epsilon);
-    }
-}
-
-static void (*const updates[OPTIMIZER_COUNT])(const struct update_args *, struct vectors, size_t,
-                                              int) = {
-    [OPTIMIZER_SGD] = update_sgd,
-    [OPTIMIZER_ADADELTA] = update_adadelta,
-    [OPTIMIZER_ADAM] = update_adam,
-};
 
 enum status cpu_update(struct backend *backend, const struct update_args *args, float *beta,
                        const float *gradient, float *state0, float *state1, size_t count) {
-    updates[args->kind](args, (struct vectors){beta, gradient, state0, state1}, count,
-                        backend->threads);
+    const struct update_kernels *kernels = cpu_kernels(backend)->update;
+#pragma omp parallel for num_threads(backend->threads)
+    for (size_t first = 0; first < count; first += BLOCK) {
+        const struct update_vectors vectors = {beta + first, gradient + first, from(state0, first),
+                                               from(state1, first)};
+        kernels->update(args, vectors, count - first < BLOCK ? count - first : BLOCK);
+    }
     return ST_OK;
 }
