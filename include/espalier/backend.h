@@ -117,6 +117,9 @@ struct backend {
     enum status (*block_plan_create)(struct backend *, const struct block_desc *, int max_samples,
                                      bool first, struct block_plan **plan);
     void (*block_plan_destroy)(struct block_plan *); /* NULL is legal */
+    /** Names of the algorithms that the plan chose, for people to read. */
+    void (*block_plan_algorithms)(const struct block_plan *, const char **forward,
+                                  const char **backward);
     /** Take over weights and bias (device); called once after each change. They stay valid and
      *  unchanged until the next call, so a plan may keep the pointers. */
     enum status (*block_plan_load_weights)(struct block_plan *, const float *weights,

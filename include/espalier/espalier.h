@@ -20,6 +20,7 @@
 #include <espalier/progress.h>
 #include <espalier/prune.h>
 #include <espalier/recipe.h>
+#include <espalier/replica.h>
 #include <espalier/rng.h>
 #include <espalier/run_dir.h>
 #include <espalier/safetensors.h>

@@ -54,6 +54,7 @@ static const struct backend table = {
     .gather_batch = cpu_gather_batch,
     .block_plan_create = cpu_block_plan_create,
     .block_plan_destroy = cpu_block_plan_destroy,
+    .block_plan_algorithms = cpu_block_plan_algorithms,
     .block_plan_load_weights = cpu_block_plan_load_weights,
     .block_forward = cpu_block_forward,
     .block_backward = cpu_block_backward,

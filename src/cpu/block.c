@@ -369,6 +369,12 @@ void cpu_block_plan_destroy(struct block_plan *plan) {
         arena_destroy(plan->arena); /* which holds the plan itself */
 }
 
+void cpu_block_plan_algorithms(const struct block_plan *plan, const char **forward,
+                               const char **backward) {
+    *forward = plan->forward_kind->name;
+    *backward = plan->backward_kind->name;
+}
+
 enum status cpu_block_plan_load_weights(struct block_plan *plan, const float *weights,
                                         const float *bias) {
     if (plan->desc.kind == BLOCK_PASS)

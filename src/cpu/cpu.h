@@ -102,6 +102,8 @@ void epilogue_backward(const struct block_plan *plan, const struct block_pass *p
 enum status cpu_block_plan_create(struct backend *backend, const struct block_desc *desc,
                                   int max_samples, bool first, struct block_plan **plan);
 void cpu_block_plan_destroy(struct block_plan *plan);
+void cpu_block_plan_algorithms(const struct block_plan *plan, const char **forward,
+                               const char **backward);
 enum status cpu_block_plan_load_weights(struct block_plan *plan, const float *weights,
                                         const float *bias);
 enum status cpu_block_forward(struct block_plan *plan, const struct block_pass *pass,

@@ -1,19 +1,15 @@
 /* Training: Algorithm 1 of Barbu et al. 2017 over ranks. train_epoch reads as its box. */
-#include <espalier/backend.h>
 #include <espalier/digest.h>
 #include <espalier/evaluate.h>
 #include <espalier/events.h>
 #include <espalier/model.h>
-#include <espalier/optimizer.h>
 #include <espalier/progress.h>
 #include <espalier/prune.h>
-#include <espalier/rng.h>
+#include <espalier/replica.h>
 #include <espalier/run_dir.h>
-#include <espalier/threads.h>
 #include <espalier/trainer.h>
 
 #include <math.h>
-#include <stdlib.h>
 #include <string.h>
 
 /* What has been seen over some updates, on all ranks. */
@@ -28,25 +24,17 @@ struct trainer {
     const char *run_dir;
 
     struct dataset train, test, validation; /* validation is a view into train's arrays */
-    struct device_dataset train_device, test_device, validation_device;
+    struct device_dataset test_device, validation_device;
 
-    struct backend *backend;
-    struct network *network;
-    struct optimizer optimizer;
+    struct replica replica; /* its sums are those since the last step event */
     struct pruner pruner;
     struct evaluator evaluator;
 
-    uint32_t *permutation;        /* host [train.count] */
-    uint32_t *device_permutation; /* device [train.count] */
-    float *x;                     /* device [max_samples][input] */
-    struct loss_sums *sums;       /* device: this rank's, since the last step event */
-
-    int64_t step; /* updates done */
     int64_t last_step;
     int epoch; /* 1 is the first */
     struct tally since_event, in_epoch;
     double event_seconds, train_seconds, start_seconds;
-    int64_t event_step;
+
     double seen_loss, seen_accuracy; /* of the last step event, for the progress line */
 
     struct event_log log;
@@ -69,57 +57,28 @@ static enum status load_data(struct trainer *t) {
     return ST_OK;
 }
 
-/* The largest share of a batch that a rank gets; evaluation uses passes of the same size. */
-static int largest_share(const struct trainer *t) {
-    return (int)dataset_shard((uint32_t)t->recipe->train.batch, 0, t->communicator->size).count;
-}
-
-static enum status check_labels(const struct trainer *t, const struct dataset *dataset,
-                                const char *split) {
-    if (dataset->classes > t->network->classes)
-        FAIL(ST_INPUT, "%s: the %s labels go up to %d, but the last layer of %s has %d units",
-             t->recipe->data.dir, split, dataset->classes - 1, t->recipe->path,
-             t->network->classes);
-    return ST_OK;
-}
-
 static enum status build(struct trainer *t) {
-    struct backend *backend = t->backend;
-    int samples = largest_share(t);
-    TRY(network_create(t->recipe, t->train.shape, samples, backend, &t->network));
-    TRY(check_labels(t, &t->train, "training"));
-    TRY(check_labels(t, &t->test, "test"));
-    TRY(network_initialize(t->network, t->recipe->train.seed));
-    TRY(optimizer_create(t->network, &t->recipe->train.optimizer, &t->optimizer));
-    TRY(pruner_create(t->network, &t->recipe->prune, t->communicator, &t->pruner));
-    TRY(evaluator_create(t->network, t->communicator, &t->evaluator));
-    TRY(device_dataset_create(backend, &t->train, &t->train_device));
-    TRY(device_dataset_create(backend, &t->test, &t->test_device));
+    TRY(replica_create(t->recipe, t->communicator, &t->train, &t->replica));
+    TRY(replica_check_labels(&t->replica, &t->test, "test"));
+    struct network *network = t->replica.network;
+    TRY(pruner_create(network, &t->recipe->prune, t->communicator, &t->pruner));
+    TRY(evaluator_create(network, t->communicator, &t->evaluator));
+    TRY(device_dataset_create(t->replica.backend, &t->test, &t->test_device));
     if (t->validation.count > 0)
-        TRY(device_dataset_create(backend, &t->validation, &t->validation_device));
-    size_t pixels = shape_size(t->train.shape);
-    TRY(backend->alloc(backend, t->train.count * sizeof(uint32_t),
-                       (void **)&t->device_permutation));
-    TRY(backend->alloc(backend, (size_t)samples * pixels * sizeof(float), (void **)&t->x));
-    TRY(backend->alloc(backend, sizeof *t->sums, (void **)&t->sums));
-    t->permutation = malloc(t->train.count * sizeof *t->permutation);
-    if (t->permutation == NULL)
-        FAIL(ST_MEMORY, "out of memory: a permutation of %u samples", t->train.count);
+        TRY(device_dataset_create(t->replica.backend, &t->validation, &t->validation_device));
     return ST_OK;
 }
 
 /* What a rank can do alone; only rank 0 writes. */
 static enum status prepare_rank(struct trainer *t) {
     TRY(load_data(t));
-    int threads = threads_default(t->recipe->train.threads, t->communicator->local_size);
-    TRY(backend_create(backend_names[0], threads, &t->backend));
     TRY(build(t));
     if (t->communicator->rank != 0)
         return ST_OK;
     TRY(run_dir_create(t->run_dir, t->recipe));
     TRY(event_log_open(t->run_dir, &t->log));
-    return event_start(&t->log, t->recipe, t->network, t->communicator->size, t->train.count,
-                       t->test.count);
+    return event_start(&t->log, t->recipe, t->replica.network, t->communicator->size,
+                       t->train.count, t->test.count);
 }
 
 static int64_t planned_steps(const struct trainer *t) {
@@ -138,72 +97,27 @@ static enum status prepare(struct trainer *t) {
 }
 
 static void release(struct trainer *t) {
-    if (t->backend != NULL) {
-        t->backend->release(t->backend, t->device_permutation);
-        t->backend->release(t->backend, t->x);
-        t->backend->release(t->backend, t->sums);
-    }
-    device_dataset_destroy(&t->train_device);
     device_dataset_destroy(&t->test_device);
     device_dataset_destroy(&t->validation_device);
     evaluator_destroy(&t->evaluator);
     pruner_destroy(&t->pruner);
-    optimizer_destroy(&t->optimizer);
-    network_destroy(t->network);
-    if (t->backend != NULL)
-        t->backend->destroy(t->backend);
-    free(t->permutation);
+    replica_destroy(&t->replica);
     dataset_destroy(&t->train);
     dataset_destroy(&t->test);
     progress_end(&t->progress);
 }
 
-/* ---- one update ---- */
-
-static enum status gradient_ready(void *context, size_t offset, size_t count) {
-    struct trainer *t = context;
-    return t->communicator->allreduce_start(t->communicator, t->network->gradient + offset, count);
-}
-
-static void poll_communicator(void *context) {
-    struct trainer *t = context;
-    t->communicator->poll(t->communicator);
-}
-
-/* Forward and backward over this rank's slice of the batch; the gradient becomes the mean over the
- * global batch on all ranks. */
-static enum status compute_gradient(struct trainer *t, struct slice batch) {
-    struct backend *backend = t->backend;
-    struct slice shard = dataset_shard(batch.count, t->communicator->rank, t->communicator->size);
-    const uint32_t *ids = t->device_permutation + batch.begin + shard.begin;
-    const struct block_pass pass = {.samples = (int)shard.count,
-                                    .training = true,
-                                    .seed = t->recipe->train.seed,
-                                    .update = (uint32_t)t->step,
-                                    .sample_ids = ids};
-    TRY(backend->gather_batch(backend, t->train_device.images, t->train_device.pixels, ids,
-                              pass.samples, t->x));
-    float *logits = NULL;
-    TRY(network_forward(t->network, &pass, t->x, &logits));
-    TRY(backend->softmax_cross_entropy(backend, logits, t->network->classes, t->train_device.labels,
-                                       ids, pass.samples, 1.0F / (float)batch.count,
-                                       network_logits_gradient(t->network), t->sums));
-    const struct gradient_sink sink = {
-        .ready = gradient_ready,
-        .poll = {.call = t->communicator->size > 1 ? poll_communicator : NULL, .context = t},
-        .context = t};
-    TRY(network_backward(t->network, &pass, t->x, &sink));
-    return t->communicator->allreduce_wait(t->communicator);
-}
+/* ---- pruning ---- */
 
 static enum status prune(struct trainer *t) {
     double begin = monotonic_seconds();
     bool pruned = false;
-    TRY(pruner_step(&t->pruner, t->step, t->optimizer.states, OPTIMIZER_STATES_MAX, &pruned));
+    TRY(pruner_step(&t->pruner, t->replica.step, t->replica.optimizer.states, OPTIMIZER_STATES_MAX,
+                    &pruned));
     if (!pruned)
         return ST_OK;
-    TRY_TOGETHER(t->communicator,
-                 event_prune(&t->log, t->step, t->network, monotonic_seconds() - begin));
+    TRY_TOGETHER(t->communicator, event_prune(&t->log, t->replica.step, t->replica.network,
+                                              monotonic_seconds() - begin));
     return ST_OK;
 }
 
@@ -212,8 +126,9 @@ static enum status prune(struct trainer *t) {
 /* Collect the sums since the last step event over all ranks. Collective. */
 static enum status collect(struct trainer *t) {
     struct loss_sums sums;
-    TRY(t->backend->download(t->backend, &sums, t->sums, sizeof sums));
-    TRY(t->backend->clear(t->backend, t->sums, sizeof sums));
+    struct backend *backend = t->replica.backend;
+    TRY(backend->download(backend, &sums, t->replica.sums, sizeof sums));
+    TRY(backend->clear(backend, t->replica.sums, sizeof sums));
     TRY(t->communicator->sum_doubles(t->communicator, &sums.loss, 1));
     TRY(t->communicator->sum_integers(t->communicator, &sums.correct, 1));
     t->since_event.loss = sums.loss;
@@ -229,7 +144,7 @@ static enum status check_loss(const struct trainer *t, double loss) {
         FAIL(ST_NUMERIC,
              "update %lld: the training loss is %g: expected a finite number (is the "
              "learning rate too large?)",
-             (long long)t->step, loss);
+             (long long)t->replica.step, loss);
     return ST_OK;
 }
 
@@ -239,12 +154,12 @@ static enum status report_steps(struct trainer *t) {
         return ST_OK;
     TRY(collect(t));
     double samples = (double)t->since_event.samples, now = monotonic_seconds();
-    const struct step_event event = {.step = t->step,
+    const struct step_event event = {.step = t->replica.step,
                                      .epoch = t->epoch,
                                      .loss = t->since_event.loss / samples,
                                      .accuracy = (double)t->since_event.correct / samples,
                                      .images_per_second = samples / (now - t->event_seconds),
-                                     .allreduce_bytes = t->network->count * sizeof(float)};
+                                     .allreduce_bytes = t->replica.network->count * sizeof(float)};
     enum status status = check_loss(t, event.loss);
     if (status == ST_OK)
         status = event_step(&t->log, &event);
@@ -260,13 +175,14 @@ static void draw_progress(struct trainer *t, double epoch_begin, int64_t steps_b
     if (!progress_due(&t->progress))
         return;
     double spent = monotonic_seconds() - epoch_begin;
-    double per_step = spent / (double)(t->step - steps_before);
+    double per_step = spent / (double)(t->replica.step - steps_before);
     char left[32];
-    format_duration(per_step * (double)(t->last_step - t->step), left, sizeof left);
-    progress_draw(&t->progress, (double)t->step / (double)t->last_step,
+    format_duration(per_step * (double)(t->last_step - t->replica.step), left, sizeof left);
+    progress_draw(&t->progress, (double)t->replica.step / (double)t->last_step,
                   "epoch %d/%d  %.0f images/s  loss %.4f  accuracy %.2f %%  survivors %zu  %s left",
                   t->epoch, t->recipe->train.epochs, t->recipe->train.batch / per_step,
-                  t->seen_loss, 100 * t->seen_accuracy, network_survivors(t->network), left);
+                  t->seen_loss, 100 * t->seen_accuracy, network_survivors(t->replica.network),
+                  left);
 }
 
 static void print_epoch(struct trainer *t, const struct epoch_event *event) {
@@ -287,11 +203,11 @@ static void print_epoch(struct trainer *t, const struct epoch_event *event) {
 static enum status report_epoch(struct trainer *t, double seconds, struct epoch_event *event) {
     double samples = (double)t->in_epoch.samples;
     *event = (struct epoch_event){.epoch = t->epoch,
-                                  .step = t->step,
+                                  .step = t->replica.step,
                                   .train_loss = t->in_epoch.loss / samples,
                                   .train_accuracy = (double)t->in_epoch.correct / samples,
                                   .has_validation = t->validation.count > 0,
-                                  .survivors = network_survivors(t->network),
+                                  .survivors = network_survivors(t->replica.network),
                                   .seconds_epoch = seconds,
                                   .images_per_second = samples / seconds};
     struct evaluation result;
@@ -311,28 +227,20 @@ static enum status report_epoch(struct trainer *t, double seconds, struct epoch_
 
 /* ---- the loop ---- */
 
-static enum status shuffle(struct trainer *t) {
-    rng_permutation(t->recipe->train.seed, (uint32_t)t->epoch, t->permutation, t->train.count);
-    return t->backend->upload(t->backend, t->device_permutation, t->permutation,
-                              t->train.count * sizeof *t->permutation);
-}
-
 /* One pass over the training set, or what is left of the steps. */
 static enum status train_epoch(struct trainer *t, double *seconds) {
     uint32_t batch = (uint32_t)t->recipe->train.batch, samples = t->train.count;
     double begin = monotonic_seconds();
-    int64_t steps_before = t->step;
+    int64_t steps_before = t->replica.step;
     t->event_seconds = begin;
     memset(&t->in_epoch, 0, sizeof t->in_epoch);
-    TRY(shuffle(t));
-    for (uint32_t i = 0; i < dataset_steps(samples, batch) && t->step < t->last_step; i++) {
+    TRY(replica_shuffle(&t->replica, t->epoch));
+    for (uint32_t i = 0; i < dataset_steps(samples, batch) && t->replica.step < t->last_step; i++) {
         struct slice window = dataset_batch(samples, batch, i);
-        TRY(compute_gradient(t, window));
-        TRY(optimizer_step(&t->optimizer));
-        t->step++;
+        TRY(replica_update(&t->replica, window));
         t->since_event.samples += window.count;
         TRY(prune(t));
-        if (t->step % t->recipe->train.log_every == 0)
+        if (t->replica.step % t->recipe->train.log_every == 0)
             TRY(report_steps(t));
         draw_progress(t, begin, steps_before);
     }
@@ -343,7 +251,7 @@ static enum status train_epoch(struct trainer *t, double *seconds) {
 }
 
 static enum status train(struct trainer *t, struct epoch_event *last, int64_t *samples) {
-    for (t->epoch = 1; t->step < t->last_step; t->epoch++) {
+    for (t->epoch = 1; t->replica.step < t->last_step; t->epoch++) {
         double seconds = 0;
         TRY(train_epoch(t, &seconds));
         *samples += t->in_epoch.samples;
@@ -365,17 +273,17 @@ static struct run_summary summarize(const struct trainer *t, const struct epoch_
                                 .has_validation = last->has_validation,
                                 .validation_accuracy = last->validation_accuracy,
                                 .epochs = last->epoch,
-                                .steps = t->step,
+                                .steps = t->replica.step,
                                 .seconds_train = t->train_seconds,
                                 .seconds_total = monotonic_seconds() - t->start_seconds,
                                 .images_per_second = (double)samples / t->train_seconds,
-                                .connections = network_connections(t->network),
-                                .survivors = network_survivors(t->network),
-                                .parameters = t->network->original_count,
-                                .parameters_left = t->network->count,
+                                .connections = network_connections(t->replica.network),
+                                .survivors = network_survivors(t->replica.network),
+                                .parameters = t->replica.network->original_count,
+                                .parameters_left = t->replica.network->count,
                                 .ranks = t->communicator->size,
-                                .threads = t->backend->threads,
-                                .backend = t->backend->name,
+                                .threads = t->replica.backend->threads,
+                                .backend = t->replica.backend->name,
                                 .communicator = t->communicator->name,
                                 .seed = t->recipe->train.seed,
                                 .weights_sha256 = digest};
@@ -386,10 +294,10 @@ static enum status write_results(struct trainer *t, const struct epoch_event *la
     if (t->communicator->rank != 0)
         return ST_OK;
     char digest[DIGEST_TEXT_SIZE], path[4096];
-    TRY(network_digest(t->network, digest));
+    TRY(network_digest(t->replica.network, digest));
     const struct run_summary summary = summarize(t, last, samples, digest);
     snprintf(path, sizeof path, "%s/model.safetensors", t->run_dir);
-    TRY(model_write(path, t->network, t->recipe));
+    TRY(model_write(path, t->replica.network, t->recipe));
     TRY(event_end(&t->log, &summary));
     TRY(event_log_close(&t->log));
     return summary_write(t->run_dir, &summary);
@@ -405,7 +313,7 @@ enum status trainer_run(const struct recipe *recipe, struct communicator *commun
     if (status == ST_OK)
         status = train(&t, &last, &samples);
     if (status == ST_OK)
-        status = pruner_compare_replicas(&t.pruner, t.step);
+        status = pruner_compare_replicas(&t.pruner, t.replica.step);
     if (status == ST_OK)
         status = communicator_agree(communicator, write_results(&t, &last, samples));
     release(&t);

@@ -104,6 +104,12 @@ static enum status reference_block_plan_create(struct backend *b, const struct b
     return ST_OK;
 }
 
+static void reference_block_plan_algorithms(const struct block_plan *plan, const char **forward,
+                                            const char **backward) {
+    (void)plan;
+    *forward = *backward = "reference";
+}
+
 static void reference_block_plan_destroy(struct block_plan *plan) {
     free(plan);
 }
@@ -359,6 +365,7 @@ enum status backend_reference_create(struct backend **backend) {
                                  .gather_batch = reference_gather_batch,
                                  .block_plan_create = reference_block_plan_create,
                                  .block_plan_destroy = reference_block_plan_destroy,
+                                 .block_plan_algorithms = reference_block_plan_algorithms,
                                  .block_plan_load_weights = reference_load_weights,
                                  .block_forward = reference_block_forward,
                                  .block_backward = reference_block_backward,

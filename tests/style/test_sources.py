@@ -28,7 +28,7 @@ HEADERS = {
     "model": "initializer network",
     "prune": "prune schedule survivors",
     "io": "events model run_dir safetensors",
-    "train": "evaluate optimizer trainer",
+    "train": "evaluate optimizer replica trainer",
 }
 MODULE_OF_HEADER = {h: module for module, names in HEADERS.items() for h in names.split()}
 LEVEL = {module: level for level, modules in enumerate(LEVELS) for module in modules}

@@ -1,0 +1,55 @@
+/* replica.h - one rank's copy of what is trained, and one update of it.
+ *
+ * A replica owns backend, network, optimizer and the training set's copy on the device; it borrows
+ * recipe, communicator and data set. After each update all ranks' replicas hold the same
+ * parameters. */
+#ifndef ESPALIER_REPLICA_H
+#define ESPALIER_REPLICA_H
+
+#include <espalier/communicator.h>
+#include <espalier/dataset.h>
+#include <espalier/evaluate.h>
+#include <espalier/network.h>
+#include <espalier/optimizer.h>
+
+/** Seconds spent in the phases of updates, added up. On a device that queues its work, a phase
+ *  holds the time of those before it that had not finished. */
+struct replica_seconds {
+    double gather, forward, loss, backward, wait, update;
+};
+
+struct replica {
+    const struct recipe *recipe;
+    struct communicator *communicator;
+    struct backend *backend;
+    struct network *network;
+    struct optimizer optimizer;
+    struct device_dataset data;
+    uint32_t *permutation;        /* host [data.count] */
+    uint32_t *device_permutation; /* device [data.count] */
+    float *x;                     /* device [max_samples][input] */
+    struct loss_sums *sums;       /* device: this rank's, until someone clears them */
+    int64_t step;                 /* updates done */
+    struct replica_seconds seconds;
+};
+
+/** Build the recipe's network with its initial weights on the CPU backend, for a share of the
+ *  recipe's batch. ST_INPUT when a label of `train` is beyond the network's classes.
+ *  replica_destroy frees it, also after a failure. Not collective. */
+enum status replica_create(const struct recipe *recipe, struct communicator *communicator,
+                           const struct dataset *train, struct replica *replica);
+void replica_destroy(struct replica *replica); /* legal on a zeroed replica */
+
+/** Draw the epoch's permutation of the training set (1 is the first). */
+enum status replica_shuffle(struct replica *replica, int epoch);
+
+/** One update by the batch at `window` of the permutation: forward and backward over this rank's
+ *  slice of it, gradient summed over the ranks to the mean over the window, optimizer. Loss and
+ *  correct answers are added to `sums`. Collective. */
+enum status replica_update(struct replica *replica, struct slice window);
+
+/** Labels of a data set that the network has no unit for: ST_INPUT naming `split`. */
+enum status replica_check_labels(const struct replica *replica, const struct dataset *dataset,
+                                 const char *split);
+
+#endif

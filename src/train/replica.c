@@ -1,0 +1,121 @@
+#include <espalier/replica.h>
+
+#include <espalier/backend.h>
+#include <espalier/progress.h>
+#include <espalier/rng.h>
+#include <espalier/threads.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum status replica_check_labels(const struct replica *replica, const struct dataset *dataset,
+                                 const char *split) {
+    const struct recipe *recipe = replica->recipe;
+    int units = replica->network->classes;
+    if (dataset->classes > units)
+        FAIL(ST_INPUT, "%s: the %s labels go up to %d, but the last layer of %s has %d units",
+             recipe->data.dir, split, dataset->classes - 1, recipe->path, units);
+    return ST_OK;
+}
+
+enum status replica_create(const struct recipe *recipe, struct communicator *communicator,
+                           const struct dataset *train, struct replica *replica) {
+    *replica = (struct replica){.recipe = recipe, .communicator = communicator};
+    int threads = threads_default(recipe->train.threads, communicator->local_size);
+    TRY(backend_create(backend_names[0], threads, &replica->backend));
+    struct backend *backend = replica->backend;
+    /* The lowest rank has the largest share. */
+    int samples = (int)dataset_shard((uint32_t)recipe->train.batch, 0, communicator->size).count;
+    TRY(network_create(recipe, train->shape, samples, backend, &replica->network));
+    TRY(replica_check_labels(replica, train, "training"));
+    TRY(network_initialize(replica->network, recipe->train.seed));
+    TRY(optimizer_create(replica->network, &recipe->train.optimizer, &replica->optimizer));
+    TRY(device_dataset_create(backend, train, &replica->data));
+    TRY(backend->alloc(backend, train->count * sizeof(uint32_t),
+                       (void **)&replica->device_permutation));
+    TRY(backend->alloc(backend, (size_t)samples * shape_size(train->shape) * sizeof(float),
+                       (void **)&replica->x));
+    TRY(backend->alloc(backend, sizeof *replica->sums, (void **)&replica->sums));
+    replica->permutation = malloc(train->count * sizeof *replica->permutation);
+    if (replica->permutation == NULL)
+        FAIL(ST_MEMORY, "out of memory: a permutation of %u samples", train->count);
+    return ST_OK;
+}
+
+void replica_destroy(struct replica *replica) {
+    struct backend *backend = replica->backend;
+    if (backend == NULL)
+        return;
+    backend->release(backend, replica->device_permutation);
+    backend->release(backend, replica->x);
+    backend->release(backend, replica->sums);
+    device_dataset_destroy(&replica->data);
+    optimizer_destroy(&replica->optimizer);
+    network_destroy(replica->network);
+    backend->destroy(backend);
+    free(replica->permutation);
+    memset(replica, 0, sizeof *replica);
+}
+
+enum status replica_shuffle(struct replica *replica, int epoch) {
+    uint32_t count = replica->data.count;
+    rng_permutation(replica->recipe->train.seed, (uint32_t)epoch, replica->permutation, count);
+    return replica->backend->upload(replica->backend, replica->device_permutation,
+                                    replica->permutation, count * sizeof *replica->permutation);
+}
+
+static enum status gradient_ready(void *context, size_t offset, size_t count) {
+    struct replica *r = context;
+    return r->communicator->allreduce_start(r->communicator, r->network->gradient + offset, count);
+}
+
+static void poll_communicator(void *context) {
+    struct replica *r = context;
+    r->communicator->poll(r->communicator);
+}
+
+/* Add the time since *mark to a phase, and set the mark to now. */
+static void end_phase(double *phase, double *mark) {
+    double now = monotonic_seconds();
+    *phase += now - *mark;
+    *mark = now;
+}
+
+static enum status compute_gradient(struct replica *r, const struct block_pass *pass,
+                                    uint32_t batch, double *mark) {
+    struct backend *backend = r->backend;
+    const uint32_t *ids = pass->sample_ids;
+    TRY(backend->gather_batch(backend, r->data.images, r->data.pixels, ids, pass->samples, r->x));
+    end_phase(&r->seconds.gather, mark);
+    float *logits = NULL;
+    TRY(network_forward(r->network, pass, r->x, &logits));
+    end_phase(&r->seconds.forward, mark);
+    TRY(backend->softmax_cross_entropy(backend, logits, r->network->classes, r->data.labels, ids,
+                                       pass->samples, 1.0F / (float)batch,
+                                       network_logits_gradient(r->network), r->sums));
+    end_phase(&r->seconds.loss, mark);
+    const struct gradient_sink sink = {
+        .ready = gradient_ready,
+        .poll = {.call = r->communicator->size > 1 ? poll_communicator : NULL, .context = r},
+        .context = r};
+    TRY(network_backward(r->network, pass, r->x, &sink));
+    end_phase(&r->seconds.backward, mark);
+    TRY(r->communicator->allreduce_wait(r->communicator));
+    end_phase(&r->seconds.wait, mark);
+    return ST_OK;
+}
+
+enum status replica_update(struct replica *r, struct slice window) {
+    struct slice shard = dataset_shard(window.count, r->communicator->rank, r->communicator->size);
+    const struct block_pass pass = {.samples = (int)shard.count,
+                                    .training = true,
+                                    .seed = r->recipe->train.seed,
+                                    .update = (uint32_t)r->step,
+                                    .sample_ids =
+                                        r->device_permutation + window.begin + shard.begin};
+    double mark = monotonic_seconds();
+    TRY(compute_gradient(r, &pass, window.count, &mark));
+    TRY(optimizer_step(&r->optimizer));
+    end_phase(&r->seconds.update, &mark);
+    r->step++;
+    return ST_OK;
+}
