@@ -73,10 +73,12 @@ enum status backend_cpu_create(int threads, struct backend **backend) {
         FAIL(ST_USAGE, "cpu backend: %d threads, expected at least 1", threads);
     const struct kernels *kernels;
     TRY(kernels_choose(&kernels));
+    const char *conv;
+    TRY(choose_conv_name(&conv));
     struct cpu_backend *cpu = malloc(sizeof *cpu);
     if (cpu == NULL)
         FAIL(ST_MEMORY, "out of memory");
-    *cpu = (struct cpu_backend){.base = table, .kernels = kernels};
+    *cpu = (struct cpu_backend){.base = table, .kernels = kernels, .conv = conv};
     cpu->base.threads = threads;
     *backend = &cpu->base;
     openblas_set_num_threads(1); /* its calls come from inside our teams */

@@ -146,11 +146,14 @@ static bool drops(const struct block_plan *plan, const struct block_pass *pass) 
     return pass->training && plan->desc.dropout > 0.0F;
 }
 
-static void dropout_forward(const struct block_plan *plan, const struct block_pass *pass,
-                            uint32_t sample_id, float *y, uint8_t *state) {
+void epilogue_dropout(const struct block_plan *plan, const struct block_pass *pass, int sample,
+                      float *y) {
+    if (!drops(plan, pass))
+        return;
     const float rate = plan->desc.dropout, scale = 1.0F / (1.0F - rate);
     const size_t units = shape_size(plan->desc.output);
-    struct rng_counter counter = {.sample = sample_id,
+    uint8_t *state = plan->state + (size_t)sample * units;
+    struct rng_counter counter = {.sample = pass->sample_ids[sample],
                                   .time = pass->update,
                                   .stream = rng_stream(RNG_DROPOUT, plan->desc.layer)};
     for (size_t unit = 0; unit < units; unit += 4, counter.group++) {
@@ -178,8 +181,7 @@ void epilogue_forward(const struct block_plan *plan, const struct block_pass *pa
         pool_forward(desc, a, y, state);
     else if (drops(plan, pass))
         memset(state, 0, units);
-    if (drops(plan, pass))
-        dropout_forward(plan, pass, pass->sample_ids[sample], y, state);
+    epilogue_dropout(plan, pass, sample, y);
 }
 
 void epilogue_backward(const struct block_plan *plan, const struct block_pass *pass, int sample,
@@ -238,9 +240,8 @@ static enum status pass_backward_create(struct block_plan *plan, size_t *scratch
     return ST_OK;
 }
 
-static const struct forward_kind forward_pass = {"pass", pass_create, NULL, pass_forward};
-static const struct backward_kind backward_pass = {"pass", pass_backward_create, NULL,
-                                                   pass_backward};
+const struct forward_kind forward_pass = {"pass", pass_create, NULL, pass_forward};
+const struct backward_kind backward_pass = {"pass", pass_backward_create, NULL, pass_backward};
 
 /* ---- checks ---- */
 
@@ -305,14 +306,10 @@ static enum status check_epilogue(const struct block_desc *desc) {
     return ST_OK;
 }
 
-static const struct {
-    enum status (*check)(const struct block_desc *desc);
-    const struct forward_kind *forward;
-    const struct backward_kind *backward;
-} kinds[] = {
-    [BLOCK_CONV] = {check_conv, &forward_im2col, &backward_im2col},
-    [BLOCK_DENSE] = {check_dense, &forward_dense, &backward_dense},
-    [BLOCK_PASS] = {check_pass, &forward_pass, &backward_pass},
+static enum status (*const checks[])(const struct block_desc *desc) = {
+    [BLOCK_CONV] = check_conv,
+    [BLOCK_DENSE] = check_dense,
+    [BLOCK_PASS] = check_pass,
 };
 
 static enum status check(const struct block_desc *desc, int max_samples) {
@@ -320,7 +317,7 @@ static enum status check(const struct block_desc *desc, int max_samples) {
         FAIL(ST_SHAPE, "block %u: passes of %d samples", desc->layer, max_samples);
     TRY(check_positive(desc, "an input", desc->input));
     TRY(check_positive(desc, "a linear map", desc->linear));
-    TRY(kinds[desc->kind].check(desc));
+    TRY(checks[desc->kind](desc));
     TRY(check_epilogue(desc));
     return check_positive(desc, "an output", desc->output);
 }
@@ -341,6 +338,7 @@ static enum status plan_allocate(struct block_plan *plan) {
 
 enum status cpu_block_plan_create(struct backend *backend, const struct block_desc *desc,
                                   int max_samples, bool first, struct block_plan **plan) {
+    const char *conv = ((const struct cpu_backend *)backend)->conv;
     struct arena *arena;
     *plan = NULL;
     TRY(check(desc, max_samples));
@@ -353,8 +351,8 @@ enum status cpu_block_plan_create(struct backend *backend, const struct block_de
                              .max_samples = max_samples,
                              .first = first,
                              .kernels = cpu_kernels(backend),
-                             .forward_kind = kinds[desc->kind].forward,
-                             .backward_kind = kinds[desc->kind].backward,
+                             .forward_kind = choose_forward(desc, conv),
+                             .backward_kind = choose_backward(desc, conv),
                              .arena = arena};
     TRY_OUT(plan_allocate(p));
     *plan = p;

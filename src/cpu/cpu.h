@@ -24,6 +24,7 @@ enum { STATE_DROPPED = 255 };
 struct cpu_backend {
     struct backend base; /* first: a struct backend * is one of these */
     const struct kernels *kernels;
+    const char *conv; /* the convolution that $ESPALIER_CONV names, NULL: any */
 };
 
 static inline const struct kernels *cpu_kernels(const struct backend *backend) {
@@ -72,8 +73,17 @@ struct backward_kind {
                 const struct backward_args *args);
 };
 
-extern const struct forward_kind forward_im2col, forward_dense;
-extern const struct backward_kind backward_im2col, backward_dense;
+extern const struct forward_kind forward_im2col, forward_dense, forward_pass;
+extern const struct backward_kind backward_im2col, backward_dense, backward_pass;
+
+/** The name of a convolution's kind that $ESPALIER_CONV asks for, NULL when it is not set;
+ *  ST_USAGE when no kind has that name. */
+enum status choose_conv_name(const char **conv);
+
+/** The kind that computes a block: for a convolution the one named `conv` where it applies, else
+ *  (and for NULL) the best that does. */
+const struct forward_kind *choose_forward(const struct block_desc *desc, const char *conv);
+const struct backward_kind *choose_backward(const struct block_desc *desc, const char *conv);
 
 /** The scratch of the calling thread of a team. */
 static inline float *plan_scratch(const struct block_plan *plan) {
@@ -90,6 +100,10 @@ static inline void poll_from_team(struct poll poll) {
  *  Without pooling, y may be z. */
 void epilogue_forward(const struct block_plan *plan, const struct block_pass *pass, int sample,
                       float *z, float *y);
+
+/** Dropout of one sample's y [output] and its state, where the pass drops anything. */
+void epilogue_dropout(const struct block_plan *plan, const struct block_pass *pass, int sample,
+                      float *y);
 
 /** The gradient with respect to z of one sample: dy [output] -> dz [linear], with y [output] from
  *  the forward pass. Without pooling, dz may be dy. */
