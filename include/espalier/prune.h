@@ -33,6 +33,11 @@ void pruner_destroy(struct pruner *pruner); /* legal on a zeroed pruner */
 enum status pruner_step(struct pruner *pruner, int64_t update, float *const *states,
                         int states_count, bool *pruned);
 
+/** Prune every scope at once to lround(density * M) of its original M connections, whatever the
+ *  schedule says; else as an event of pruner_step after update `update`. Collective. */
+enum status pruner_prune_to(struct pruner *pruner, double density, int64_t update,
+                            float *const *states, int states_count);
+
 /** Compare all parameters across ranks, as pruner_step does. Collective. */
 enum status pruner_compare_replicas(struct pruner *pruner, int64_t update);
 

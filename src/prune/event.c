@@ -60,7 +60,7 @@ enum status pruner_create(struct network *network, const struct prune_settings *
                           struct communicator *communicator, struct pruner *pruner) {
     *pruner =
         (struct pruner){.network = network, .settings = settings, .communicator = communicator};
-    if (settings->schedule == SCHEDULE_NONE)
+    if (settings->layers_count == 0)
         return ST_OK;
     TRY(check_layers(network, settings));
     pruner->scopes = calloc((size_t)settings->layers_count + 1, sizeof *pruner->scopes);
@@ -158,14 +158,11 @@ static enum status share_mask(struct pruner *pruner, const struct survivors_scop
                               survivors_keep(pruner->network, scope, mask, states, states_count));
 }
 
-/* Nothing comes back: a schedule that would leave more than there are leaves them as they are. */
-static enum status prune_scope(struct pruner *pruner, int64_t update, int64_t event,
-                               const struct survivors_scope *scope, float *const *states,
-                               int states_count) {
-    size_t current = survivors_count(pruner->network, scope);
-    size_t keep = schedule_survivors(pruner->settings,
-                                     survivors_original_count(pruner->network, scope), event);
-    if (keep >= current)
+/* Nothing comes back: where more would be left than there are, they stay as they are. */
+static enum status prune_scope(struct pruner *pruner, int64_t update,
+                               const struct survivors_scope *scope, size_t keep,
+                               float *const *states, int states_count) {
+    if (keep >= survivors_count(pruner->network, scope))
         return ST_OK;
     struct bitmask mask = {0, NULL};
     enum status status =
@@ -182,8 +179,23 @@ enum status pruner_step(struct pruner *pruner, int64_t update, float *const *sta
     *pruned = event > 0 && pruner->scopes_count > 0;
     if (!*pruned)
         return ST_OK;
-    for (int i = 0; i < pruner->scopes_count; i++)
-        TRY(prune_scope(pruner, update, event, &pruner->scopes[i], states, states_count));
+    for (int i = 0; i < pruner->scopes_count; i++) {
+        const struct survivors_scope *scope = &pruner->scopes[i];
+        size_t keep = schedule_survivors(pruner->settings,
+                                         survivors_original_count(pruner->network, scope), event);
+        TRY(prune_scope(pruner, update, scope, keep, states, states_count));
+    }
+    return pruner_compare_replicas(pruner, update);
+}
+
+enum status pruner_prune_to(struct pruner *pruner, double density, int64_t update,
+                            float *const *states, int states_count) {
+    for (int i = 0; i < pruner->scopes_count; i++) {
+        const struct survivors_scope *scope = &pruner->scopes[i];
+        double original = (double)survivors_original_count(pruner->network, scope);
+        size_t keep = (size_t)lround(density * original);
+        TRY(prune_scope(pruner, update, scope, keep, states, states_count));
+    }
     return pruner_compare_replicas(pruner, update);
 }
 

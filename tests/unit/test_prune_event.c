@@ -280,6 +280,37 @@ static void no_schedule_prunes_nothing(void **state) {
     teardown(&f);
 }
 
+/* At once to lround(0.3 M), 540 and 90 or 630 in all, without a schedule; again changes nothing,
+ * and neither does a density above what is left. */
+static void prune_to_a_density(enum prune_scope scope) {
+    struct fixture f;
+    float *states[1];
+    setup(&f, scope, 0.5, 0);
+    states[0] = f.state;
+    f.settings.schedule = SCHEDULE_NONE;
+    noise_weights(&f);
+    load_weights(&f);
+    if (scope == SCOPE_GLOBAL)
+        sort_out(&f, 0, WEIGHTS, 630);
+    else {
+        sort_out(&f, 0, DENSE1, 540);
+        sort_out(&f, DENSE1, DENSE2, 90);
+    }
+    const double densities[] = {1, 0.3, 0.3, 0.7};
+    for (int i = 0; i < 4; i++) {
+        assert_ok(pruner_prune_to(&f.pruner, densities[i], 0, states, 1));
+        assert_int_equal(f.network->count, i == 0 ? ALL : 630 + 40);
+    }
+    check_survivors(&f);
+    teardown(&f);
+}
+
+static void a_density_keeps_the_largest(void **state) {
+    (void)state;
+    prune_to_a_density(SCOPE_LAYER);
+    prune_to_a_density(SCOPE_GLOBAL);
+}
+
 static void unknown_layer_is_named(void **state) {
     (void)state;
     struct fixture f;
@@ -345,6 +376,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(survivors_never_come_back),
         cmocka_unit_test(layers_that_are_not_listed_stay_whole),
         cmocka_unit_test(no_schedule_prunes_nothing),
+        cmocka_unit_test(a_density_keeps_the_largest),
         cmocka_unit_test(unknown_layer_is_named),
         cmocka_unit_test(invalid_weight_is_named),
         cmocka_unit_test(one_rank_equals_itself),
