@@ -145,7 +145,9 @@ report_wrong_files() {
             say "$target/$name is a directory, a file expected" >&2
             exit 1
         elif [[ -e $target/$name ]]; then
-            say "$target/$name has a wrong SHA-256 and stays until a right one replaces it"
+            say "$target/$name is not MNIST's (its SHA-256 is another); it is left as it is:" \
+                "remove it, or fetch into another directory" >&2
+            exit 1
         fi
     done
 }

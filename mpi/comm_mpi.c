@@ -1,5 +1,6 @@
 /* Ranks over MPI. */
 #include "comm_mpi.h"
+#include <espalier/threads.h>
 #include <limits.h>
 #include <mpi.h>
 #include <stdlib.h>
@@ -166,15 +167,29 @@ static enum status duplicate(MPI_Comm *comm) {
     return check(MPI_Comm_set_errhandler(*comm, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler");
 }
 
+/* Place and share of the cores among the ranks of a node. */
+static enum status find_cores(struct communicator *c, MPI_Comm node) {
+    TRY(check(MPI_Comm_rank(node, &c->local_rank), "MPI_Comm_rank"));
+    TRY(check(MPI_Comm_size(node, &c->local_size), "MPI_Comm_size"));
+    struct cores *sets = calloc((size_t)c->local_size, sizeof *sets);
+    if (sets == NULL)
+        FAIL(ST_MEMORY, "out of memory");
+    cores_allowed(&sets[c->local_rank]);
+    enum status status =
+        check(MPI_Allgather(MPI_IN_PLACE, 0, MPI_DATATYPE_NULL, sets, CORES_BYTES, MPI_BYTE, node),
+              "MPI_Allgather");
+    c->cores = cores_share(sets, c->local_size, c->local_rank);
+    free(sets);
+    return status;
+}
+
 static enum status find_place(struct communicator *c, MPI_Comm comm) {
     MPI_Comm node = MPI_COMM_NULL;
     TRY(check(MPI_Comm_rank(comm, &c->rank), "MPI_Comm_rank"));
     TRY(check(MPI_Comm_size(comm, &c->size), "MPI_Comm_size"));
     TRY(check(MPI_Comm_split_type(comm, MPI_COMM_TYPE_SHARED, c->rank, MPI_INFO_NULL, &node),
               "MPI_Comm_split_type"));
-    enum status status = check(MPI_Comm_rank(node, &c->local_rank), "MPI_Comm_rank");
-    if (status == ST_OK)
-        status = check(MPI_Comm_size(node, &c->local_size), "MPI_Comm_size");
+    enum status status = find_cores(c, node);
     free_communicator(&node);
     return status;
 }

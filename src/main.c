@@ -62,7 +62,7 @@ static enum status dispatch(struct communicator *communicator, int argc, char **
 }
 
 int main(int argc, char **argv) {
-    backend_cpu_restart_for_kernels(argv);
+    backend_cpu_prepare_process(argv);
     struct communicator communicator;
     enum status status = communicator_create(&argc, &argv, &communicator);
     if (status != ST_OK) {

@@ -183,11 +183,11 @@ struct backend {
 /** The CPU backend with `threads` OpenMP threads (at least 1). */
 enum status backend_cpu_create(int threads, struct backend **backend);
 
-/** Start the program anew, once, if OpenBLAS did not recognise this processor and so computes with
- *  kernels far below it: the choice can only be made by OPENBLAS_CORETYPE while the library loads.
- *  To be called first thing in main; returns when there is nothing to gain, or when the user has
- *  set the variable. */
-void backend_cpu_restart_for_kernels(char **argv);
+/** Start the program anew, once, where OpenBLAS or the OpenMP library would otherwise be far slower
+ *  than they can be: what they read from the environment, they read while they are loaded. To be
+ *  called first thing in main. Leaves alone what the user has set (OPENBLAS_CORETYPE,
+ *  GOMP_SPINCOUNT, OMP_WAIT_POLICY); returns when there is nothing to change. */
+void backend_cpu_prepare_process(char **argv);
 
 /** Names of the backends that are compiled in, NULL-terminated. */
 extern const char *const backend_names[];

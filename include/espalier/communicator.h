@@ -15,6 +15,7 @@ struct communicator {
     const char *name; /* "single", "mpi" */
     int rank, size;
     int local_rank, local_size; /* among the ranks of this node */
+    int cores;                  /* this rank's share of the node's cores, at least 1 */
     int failed_rank; /* the rank whose failure all ranks agreed on, -1 while there is none */
 
     /** Begin summing buffer[count] over the ranks, in place; it must not be touched before

@@ -1,7 +1,8 @@
 /* progress.h - how far a long piece of work is, for the person who waits.
  *
- * On a terminal one line, redrawn at most five times a second and cut to its width; elsewhere
- * nothing but the lines of progress_line. Writes to the stream it was given (stderr). */
+ * On a terminal one line, redrawn at most five times a second and cut, between its fields, to the
+ * width; elsewhere (a log, mpirun) a plain line every ten seconds. Writes to the stream it was
+ * given (stderr). */
 #ifndef ESPALIER_PROGRESS_H
 #define ESPALIER_PROGRESS_H
 
@@ -21,10 +22,11 @@ double monotonic_seconds(void);
 /** Begin; `quiet` makes everything silent. */
 void progress_begin(struct progress *progress, FILE *stream, bool quiet);
 
-/** Is it time to redraw? Always false where there is no terminal. */
+/** Is it time to redraw? */
 bool progress_due(const struct progress *progress);
 
-/** Redraw the line: a bar of `fraction` in [0, 1], then the text (printf's format). */
+/** Redraw the line: a bar of `fraction` in [0, 1], then the text (printf's format), whose fields
+ * are set apart by two spaces, the most important first. */
 void progress_draw(struct progress *progress, double fraction, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 

@@ -6,7 +6,8 @@
 #include <espalier/status.h>
 #include <stddef.h>
 
-/** The default: results/runs/RECIPE-YYYYmmdd-HHMMSS, local time. */
+/** The default: results/runs/RECIPE-YYYYmmdd-HHMMSS, local time, with -2, -3, ... where
+ *  that exists. */
 void run_dir_default(const struct recipe *recipe, char *path, size_t size);
 
 /** Make the directory (and its parents) and write recipe.cfg into it. ST_USAGE when it exists and

@@ -2,9 +2,24 @@
 #ifndef ESPALIER_THREADS_H
 #define ESPALIER_THREADS_H
 
-/** `wanted` where it is positive; else this rank's share of the machine, at least 1: the smaller
- *  of the cores that the process may run on (its launcher may have bound it) and the online cores
- *  divided by the `local_size` ranks of this node; OMP_NUM_THREADS caps it. */
-int threads_default(int wanted, int local_size);
+#include <stdint.h>
+
+/** Cores that a set can name. */
+enum { CORES_MAX = 4096, CORES_BYTES = CORES_MAX / 8 };
+
+/** A set of cores: core c is bit c % 8 of byte c / 8. */
+struct cores {
+    uint8_t bits[CORES_BYTES];
+};
+
+/** The cores that this process may run on (its launcher may have bound it). */
+void cores_allowed(struct cores *cores);
+
+/** Rank `rank`'s share of the cores of a node, given what each of its `ranks` ranks may run on: a
+ *  core that n ranks may use counts 1/n for each of them; rounded down, at least 1. */
+int cores_share(const struct cores *sets, int ranks, int rank);
+
+/** `wanted` where it is positive; else `share`, capped by OMP_NUM_THREADS. At least 1. */
+int threads_default(int wanted, int share);
 
 #endif

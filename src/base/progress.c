@@ -10,6 +10,7 @@
 
 enum { BAR_COLUMNS = 20, DEFAULT_COLUMNS = 80, TEXT_SIZE = 512 };
 static const double redraw_seconds = 0.2;
+static const double line_seconds = 10; /* where there is no terminal */
 
 #define CLEAR_LINE "\r\x1b[K"
 
@@ -25,12 +26,14 @@ static bool is_terminal(FILE *stream) {
 }
 
 void progress_begin(struct progress *progress, FILE *stream, bool quiet) {
-    *progress = (struct progress){.stream = quiet ? NULL : stream, .last_seconds = -redraw_seconds};
+    *progress = (struct progress){.stream = quiet ? NULL : stream};
     progress->terminal = progress->stream != NULL && is_terminal(stream);
+    progress->last_seconds = progress->terminal ? -redraw_seconds : monotonic_seconds();
 }
 
 bool progress_due(const struct progress *progress) {
-    return progress->terminal && monotonic_seconds() - progress->last_seconds >= redraw_seconds;
+    double pause = progress->terminal ? redraw_seconds : line_seconds;
+    return progress->stream != NULL && monotonic_seconds() - progress->last_seconds >= pause;
 }
 
 /* Asked anew for every drawing: the window may have been resized. */
@@ -41,13 +44,16 @@ static size_t terminal_columns(FILE *stream) {
     return window.ws_col;
 }
 
-/* Bytes of UTF-8 text that fill at most so many columns: a continuation byte, 10xxxxxx, takes none
- * and is never cut off from its character. */
+/* Bytes of the fields, set apart by two spaces, that fill at most so many columns: half a number
+ * would be a wrong one. A continuation byte of UTF-8, 10xxxxxx, takes no column. */
 static size_t bytes_in_columns(const char *text, size_t columns) {
-    size_t bytes = 0, used = 0;
-    for (; text[bytes] != '\0'; bytes++)
+    size_t bytes = 0, used = 0, whole = 0;
+    for (; text[bytes] != '\0'; bytes++) {
+        if (text[bytes] == ' ' && text[bytes + 1] == ' ')
+            whole = bytes;
         if (((unsigned char)text[bytes] & 0xc0) != 0x80 && ++used > columns)
-            break;
+            return whole;
+    }
     return bytes;
 }
 
@@ -58,22 +64,30 @@ static void fill_bar(char bar[BAR_COLUMNS + 1], double fraction) {
     bar[BAR_COLUMNS] = '\0';
 }
 
-void progress_draw(struct progress *progress, double fraction, const char *format, ...) {
-    if (!progress->terminal)
-        return;
-    char text[TEXT_SIZE], line[TEXT_SIZE + BAR_COLUMNS + 16], bar[BAR_COLUMNS + 1];
-    va_list arguments;
-    va_start(arguments, format);
-    vsnprintf(text, sizeof text, format, arguments);
-    va_end(arguments);
-    fraction = fmin(fmax(fraction, 0), 1);
+static void draw_bar(struct progress *progress, double fraction, const char *text) {
+    char line[TEXT_SIZE + BAR_COLUMNS + 16], bar[BAR_COLUMNS + 1];
     fill_bar(bar, fraction);
     snprintf(line, sizeof line, "[%s] %3.0f %%  %s", bar, floor(100 * fraction), text);
     /* The last column stays free: filling it would wrap the line on some terminals. */
     size_t bytes = bytes_in_columns(line, terminal_columns(progress->stream) - 1);
     fprintf(progress->stream, CLEAR_LINE "%.*s", (int)bytes, line);
-    fflush(progress->stream);
     progress->drawn = true;
+}
+
+void progress_draw(struct progress *progress, double fraction, const char *format, ...) {
+    if (progress->stream == NULL)
+        return;
+    char text[TEXT_SIZE];
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(text, sizeof text, format, arguments);
+    va_end(arguments);
+    fraction = fmin(fmax(fraction, 0), 1);
+    if (progress->terminal)
+        draw_bar(progress, fraction, text);
+    else
+        fprintf(progress->stream, "%3.0f %%  %s\n", floor(100 * fraction), text);
+    fflush(progress->stream);
     progress->last_seconds = monotonic_seconds();
 }
 
@@ -87,7 +101,8 @@ void progress_line(struct progress *progress, const char *format, ...) {
     va_end(arguments);
     fputc('\n', progress->stream);
     fflush(progress->stream);
-    progress->last_seconds = -redraw_seconds; /* the bar comes back at once */
+    /* the bar comes back at once */
+    progress->last_seconds = progress->terminal ? -redraw_seconds : monotonic_seconds();
 }
 
 void progress_end(struct progress *progress) {

@@ -7,6 +7,7 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 enum { PASS_SAMPLES = 256 }; /* of one forward pass: keeps the activations small */
 
@@ -51,14 +52,19 @@ static enum status take_data_option(int *argc, char **argv, const char **dir) {
     return ST_OK;
 }
 
+/* The data that the model was trained on; where that is not here, what the environment names. */
+static const char *training_dir(const char *dir) {
+    const char *environment = getenv("ESPALIER_MNIST");
+    bool usable = environment != NULL && environment[0] != '\0';
+    return usable && access(dir, F_OK) != 0 ? environment : dir;
+}
+
 /* As many images as training was tested on: the result compares with its summary. */
 static enum status load_images(struct session *session) {
     const struct data_settings *settings = &session->model.recipe.data;
-    const char *environment = getenv("ESPALIER_MNIST");
     uint32_t limit = (uint32_t)settings->test_limit;
     if (session->data_dir == NULL)
-        session->data_dir =
-            environment != NULL && environment[0] != '\0' ? environment : settings->dir;
+        session->data_dir = training_dir(settings->dir);
     TRY(dataset_load(session->data_dir, DATASET_TEST, 0, &session->test));
     session->images_there = session->test.count;
     if (limit > 0 && limit < session->test.count)
@@ -82,8 +88,8 @@ static enum status check_images(const struct session *session) {
 
 static enum status build_network(struct session *session, struct communicator *communicator) {
     const struct recipe *recipe = &session->model.recipe;
-    int threads = threads_default(recipe->train.threads, communicator->local_size);
-    TRY(backend_create("cpu", threads, &session->backend));
+    int threads = threads_default(recipe->train.threads, communicator->cores);
+    TRY(backend_create(backend_names[0], threads, &session->backend));
     TRY(network_create(recipe, session->model.input, PASS_SAMPLES, session->backend,
                        &session->network));
     return model_load(&session->model, session->network);
@@ -179,10 +185,11 @@ const struct command command_evaluate = {
     .name = "evaluate",
     .usage = "espalier evaluate MODEL [--data DIR]",
     .summary = "test a trained network: accuracy, errors, confusion matrix",
-    .help = "  MODEL       a run directory or a .safetensors file that espalier has written\n"
-            "  --data DIR  where the test images are (IDX, plain or .gz); without it in\n"
-            "              $ESPALIER_MNIST or else the recipe's data.dir\n"
-            "\n"
-            "No more images are taken than the recipe's data.test_limit, as in training.\n",
+    .help =
+        "  MODEL       a run directory or a .safetensors file that espalier has written\n"
+        "  --data DIR  where the test images are (IDX, plain or .gz); without it the data.dir\n"
+        "              that the model was trained on, or $ESPALIER_MNIST where that is not here\n"
+        "\n"
+        "No more images are taken than the recipe's data.test_limit, as in training.\n",
     .run = run,
 };

@@ -2,11 +2,13 @@
 #include <dirent.h>
 #include <errno.h>
 #include <espalier/run_dir.h>
+#include <fcntl.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <time.h>
+#include <unistd.h>
 
 void run_dir_default(const struct recipe *recipe, char *path, size_t size) {
     char when[32];
@@ -15,7 +17,10 @@ void run_dir_default(const struct recipe *recipe, char *path, size_t size) {
     if (localtime_r(&now, &local) == NULL ||
         strftime(when, sizeof when, "%Y%m%d-%H%M%S", &local) == 0)
         snprintf(when, sizeof when, "%lld", (long long)now);
+    struct stat information;
     snprintf(path, size, "results/runs/%s-%s", recipe->name, when);
+    for (int again = 2; stat(path, &information) == 0; again++)
+        snprintf(path, size, "results/runs/%s-%s-%d", recipe->name, when, again);
 }
 
 static enum status make_directory(const char *path) {
@@ -67,9 +72,20 @@ static enum status check_unused(const char *path, bool *exists) {
     return ST_OK;
 }
 
+/* Of two runs that found the directory empty, one creates the file. */
+static enum status claim(const char *dir, const char *path) {
+    int file = open(path, O_WRONLY | O_CREAT | O_EXCL, 0666);
+    if (file < 0 && errno == EEXIST)
+        FAIL(ST_USAGE, "run directory %s is not empty: another run has just taken it", dir);
+    if (file < 0 || close(file) != 0)
+        FAIL(ST_IO, "cannot write %s: %s", path, strerror(errno));
+    return ST_OK;
+}
+
 static enum status write_recipe(const char *dir, const struct recipe *recipe) {
     char path[FILE_PATH_MAX], *text = NULL;
     TRY(path_join(dir, "recipe.cfg", path));
+    TRY(claim(dir, path));
     TRY(recipe_text(recipe, &text));
     enum status status = file_write_whole(path, text, strlen(text));
     free(text);

@@ -17,14 +17,22 @@ enum status replica_check_labels(const struct replica *replica, const struct dat
     return ST_OK;
 }
 
+/* The largest share of a batch, which the lowest rank has; evaluation goes in passes of the same
+ * size, which should keep the threads busy. */
+static int pass_samples(const struct recipe *recipe, const struct dataset *train, int ranks) {
+    enum { LEAST = 64 };
+    uint32_t batch = (uint32_t)recipe->train.batch;
+    uint32_t share = dataset_shard(batch < train->count ? batch : train->count, 0, ranks).count;
+    return share < LEAST ? LEAST : (int)share;
+}
+
 enum status replica_create(const struct recipe *recipe, struct communicator *communicator,
                            const struct dataset *train, struct replica *replica) {
     *replica = (struct replica){.recipe = recipe, .communicator = communicator};
-    int threads = threads_default(recipe->train.threads, communicator->local_size);
+    int threads = threads_default(recipe->train.threads, communicator->cores);
     TRY(backend_create(backend_names[0], threads, &replica->backend));
     struct backend *backend = replica->backend;
-    /* The lowest rank has the largest share. */
-    int samples = (int)dataset_shard((uint32_t)recipe->train.batch, 0, communicator->size).count;
+    int samples = pass_samples(recipe, train, communicator->size);
     TRY(network_create(recipe, train->shape, samples, backend, &replica->network));
     TRY(replica_check_labels(replica, train, "training"));
     TRY(network_initialize(replica->network, recipe->train.seed));

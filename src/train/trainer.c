@@ -35,7 +35,8 @@ struct trainer {
     struct tally since_event, in_epoch;
     double event_seconds, train_seconds, start_seconds;
 
-    double seen_loss, seen_accuracy; /* of the last step event, for the progress line */
+    int64_t own_samples;             /* of since_event.samples, this rank's */
+    double seen_loss, seen_accuracy; /* rank 0's of late, for the progress line */
 
     struct event_log log;
     struct progress progress;
@@ -69,10 +70,12 @@ static enum status build(struct trainer *t) {
     return ST_OK;
 }
 
-/* What a rank can do alone; only rank 0 writes. */
 static enum status prepare_rank(struct trainer *t) {
     TRY(load_data(t));
-    TRY(build(t));
+    return build(t);
+}
+
+static enum status prepare_run_dir(struct trainer *t) {
     if (t->communicator->rank != 0)
         return ST_OK;
     TRY(run_dir_create(t->run_dir, t->recipe));
@@ -88,11 +91,28 @@ static int64_t planned_steps(const struct trainer *t) {
     return limit > 0 && limit < steps ? limit : steps;
 }
 
+/* Where the results go, and whether anything will be pruned: a short run may end before. */
+static void print_plan(struct trainer *t) {
+    const struct prune_settings *settings = &t->recipe->prune;
+    int64_t events = 0;
+    for (int64_t step = 1; step <= t->last_step; step++)
+        events += schedule_event(settings, step) > 0;
+    progress_line(&t->progress, "%s: %lld updates on %d rank(s) of %d thread(s)", t->run_dir,
+                  (long long)t->last_step, t->communicator->size, t->replica.backend->threads);
+    if (settings->schedule != SCHEDULE_NONE && events == 0)
+        progress_line(&t->progress,
+                      "note: nothing is pruned: the first event of the schedule comes after update "
+                      "%lld",
+                      (long long)(settings->begin + settings->every));
+}
+
 static enum status prepare(struct trainer *t) {
     t->start_seconds = monotonic_seconds();
     TRY_TOGETHER(t->communicator, prepare_rank(t));
-    TRY(pruner_compare_replicas(&t->pruner, 0)); /* equal from the start, or not at all */
+    TRY_TOGETHER(t->communicator, prepare_run_dir(t)); /* not before all ranks can train */
+    TRY(pruner_compare_replicas(&t->pruner, 0));       /* equal from the start, or not at all */
     t->last_step = planned_steps(t);
+    print_plan(t);
     return ST_OK;
 }
 
@@ -164,25 +184,31 @@ static enum status report_steps(struct trainer *t) {
     if (status == ST_OK)
         status = event_step(&t->log, &event);
     TRY_TOGETHER(t->communicator, status);
-    t->seen_loss = event.loss;
-    t->seen_accuracy = event.accuracy;
+    t->own_samples = 0;
     t->event_seconds = now;
     memset(&t->since_event, 0, sizeof t->since_event);
     return ST_OK;
 }
 
-static void draw_progress(struct trainer *t, double epoch_begin, int64_t steps_before) {
+static enum status draw_progress(struct trainer *t, double epoch_begin, int64_t steps_before) {
     if (!progress_due(&t->progress))
-        return;
+        return ST_OK;
+    struct loss_sums sums;
+    struct backend *backend = t->replica.backend;
+    if (t->own_samples > 0) {
+        TRY(backend->download(backend, &sums, t->replica.sums, sizeof sums));
+        t->seen_loss = sums.loss / (double)t->own_samples;
+        t->seen_accuracy = (double)sums.correct / (double)t->own_samples;
+    }
     double spent = monotonic_seconds() - epoch_begin;
     double per_step = spent / (double)(t->replica.step - steps_before);
     char left[32];
     format_duration(per_step * (double)(t->last_step - t->replica.step), left, sizeof left);
     progress_draw(&t->progress, (double)t->replica.step / (double)t->last_step,
-                  "epoch %d/%d  %.0f images/s  loss %.4f  accuracy %.2f %%  survivors %zu  %s left",
-                  t->epoch, t->recipe->train.epochs, t->recipe->train.batch / per_step,
-                  t->seen_loss, 100 * t->seen_accuracy, network_survivors(t->replica.network),
-                  left);
+                  "%s left  epoch %d/%d  loss %.4f  accuracy %.2f %%  %.0f images/s  survivors %zu",
+                  left, t->epoch, t->recipe->train.epochs, t->seen_loss, 100 * t->seen_accuracy,
+                  t->recipe->train.batch / per_step, network_survivors(t->replica.network));
+    return ST_OK;
 }
 
 static void print_epoch(struct trainer *t, const struct epoch_event *event) {
@@ -239,10 +265,11 @@ static enum status train_epoch(struct trainer *t, double *seconds) {
         struct slice window = dataset_batch(samples, batch, i);
         TRY(replica_update(&t->replica, window));
         t->since_event.samples += window.count;
+        t->own_samples += dataset_shard(window.count, 0, t->communicator->size).count;
         TRY(prune(t));
         if (t->replica.step % t->recipe->train.log_every == 0)
             TRY(report_steps(t));
-        draw_progress(t, begin, steps_before);
+        TRY(draw_progress(t, begin, steps_before));
     }
     TRY(report_steps(t));
     *seconds = monotonic_seconds() - begin;
@@ -316,8 +343,10 @@ enum status trainer_run(const struct recipe *recipe, struct communicator *commun
         status = pruner_compare_replicas(&t.pruner, t.replica.step);
     if (status == ST_OK)
         status = communicator_agree(communicator, write_results(&t, &last, samples));
-    release(&t);
     if (status != ST_OK)
         (void)event_log_close(&t.log); /* the first failure is the one to report */
+    /* A rank that failed alone is about to end all; its gradient may still be on the way. */
+    if (status == ST_OK || communicator->failed_rank >= 0 || communicator->size == 1)
+        release(&t);
     return status;
 }

@@ -54,13 +54,14 @@ static void file_gets_plain_lines_alone(void **state) {
     struct progress progress;
     FILE *file = tmpfile();
     progress_begin(&progress, file, false);
-    assert_false(progress_due(&progress));
+    assert_false(progress_due(&progress)); /* nothing yet: a log wants few lines */
     progress_draw(&progress, 0.5, "loss %.1f", 0.5);
     progress_line(&progress, "epoch %d of %d", 1, 12);
     progress_draw(&progress, 0.6, "loss %.1f", 0.5);
     progress_line(&progress, "epoch 2 of 12");
     progress_end(&progress);
-    assert_string_equal(contents(file), "epoch 1 of 12\nepoch 2 of 12\n");
+    assert_string_equal(contents(file),
+                        " 50 %  loss 0.5\nepoch 1 of 12\n 60 %  loss 0.5\nepoch 2 of 12\n");
     fclose(file);
 }
 
@@ -129,14 +130,19 @@ static void terminal_gets_bar_and_text(void **state) {
     assert_string_equal(seen(terminal), "\r\x1b[K[....................]   0 %  a");
 }
 
-/* 40 columns: 30 before the text, 9 of text, one free; a two-byte character takes one column. */
+/* 40 columns: 30 before the text, 9 of text, one free; a two-byte character takes one column. A
+ * field that does not fit goes as a whole. */
 static void line_is_cut_to_the_width(void **state) {
     struct terminal *terminal = *state;
     struct progress progress;
     progress_begin(&progress, terminal->stream, false);
-    progress_draw(&progress, 0, "0123456789");
+    progress_draw(&progress, 0, "012345678");
     assert_string_equal(seen(terminal), "\r\x1b[K[....................]   0 %  012345678");
-    progress_draw(&progress, 0, "01234567\xc3\xa4\xc3\xa4");
+    progress_draw(&progress, 0, "0123  5678 9");
+    assert_string_equal(seen(terminal), "\r\x1b[K[....................]   0 %  0123");
+    progress_draw(&progress, 0, "0123456789");
+    assert_string_equal(seen(terminal), "\r\x1b[K[....................]   0 %");
+    progress_draw(&progress, 0, "01234567\xc3\xa4  b");
     assert_string_equal(seen(terminal), "\r\x1b[K[....................]   0 %  01234567\xc3\xa4");
 }
 

@@ -4,7 +4,6 @@
 #include <espalier/threads.h>
 #include <sched.h>
 #include <stdlib.h>
-#include <unistd.h>
 
 /* The cores of "Cpus_allowed_list: 0-3,8" in /proc/self/status; first receives the lowest. */
 static int allowed_by_proc(int *first) {
@@ -28,10 +27,6 @@ static int allowed_by_proc(int *first) {
     return count;
 }
 
-static int least(int a, int b) {
-    return a < b ? a : b;
-}
-
 static void wanted_number_wins(void **state) {
     (void)state;
     setenv("OMP_NUM_THREADS", "1", 1);
@@ -39,34 +34,63 @@ static void wanted_number_wins(void **state) {
     assert_int_equal(threads_default(1, 64), 1);
 }
 
-static void alone_takes_all_allowed_cores(void **state) {
-    (void)state;
-    int first, online = (int)sysconf(_SC_NPROCESSORS_ONLN);
-    unsetenv("OMP_NUM_THREADS");
-    assert_int_equal(threads_default(0, 1), least(allowed_by_proc(&first), online));
+/* A set of the cores from first to last. */
+static struct cores range(int first, int last) {
+    struct cores set = {{0}};
+    for (int core = first; core <= last; core++)
+        set.bits[core / 8] |= (uint8_t)(1 << core % 8);
+    return set;
 }
 
-static void ranks_of_a_node_share_it(void **state) {
+static int share_of_all(void) {
+    struct cores mine;
+    cores_allowed(&mine);
+    return cores_share(&mine, 1, 0);
+}
+
+static void alone_takes_all_allowed_cores(void **state) {
     (void)state;
-    int first, online = (int)sysconf(_SC_NPROCESSORS_ONLN);
-    unsetenv("OMP_NUM_THREADS");
-    for (int ranks = 1; ranks <= 2 * online; ranks++) {
-        int share = least(allowed_by_proc(&first), online / ranks);
-        assert_int_equal(threads_default(0, ranks), share < 1 ? 1 : share);
+    int first;
+    assert_int_equal(share_of_all(), allowed_by_proc(&first));
+}
+
+static void unbound_ranks_share_the_node(void **state) {
+    (void)state;
+    for (int ranks = 1; ranks <= 40; ranks++) {
+        struct cores sets[40];
+        for (int r = 0; r < ranks; r++)
+            sets[r] = range(3, 34);
+        for (int r = 0; r < ranks; r++)
+            assert_int_equal(cores_share(sets, ranks, r), ranks > 32 ? 1 : 32 / ranks);
     }
+}
+
+static void bound_ranks_keep_their_cores(void **state) {
+    (void)state;
+    const struct cores sets[] = {range(0, 7), range(8, 15), range(4095, 4095)};
+    assert_int_equal(cores_share(sets, 3, 0), 8);
+    assert_int_equal(cores_share(sets, 3, 1), 8);
+    assert_int_equal(cores_share(sets, 3, 2), 1);
+}
+
+/* Cores 0-3 belong to rank 0 alone, 4-7 to both. */
+static void overlapping_ranks_share_the_overlap(void **state) {
+    (void)state;
+    const struct cores sets[] = {range(0, 7), range(4, 7)};
+    assert_int_equal(cores_share(sets, 2, 0), 6);
+    assert_int_equal(cores_share(sets, 2, 1), 2);
 }
 
 static void bound_process_counts_its_own_cores(void **state) {
     (void)state;
     int first = 0;
     cpu_set_t before, one;
-    unsetenv("OMP_NUM_THREADS");
     (void)allowed_by_proc(&first);
     assert_int_equal(sched_getaffinity(0, sizeof before, &before), 0);
     CPU_ZERO(&one);
     CPU_SET(first, &one);
     assert_int_equal(sched_setaffinity(0, sizeof one, &one), 0);
-    int bound = threads_default(0, 1);
+    int bound = share_of_all();
     assert_int_equal(sched_setaffinity(0, sizeof before, &before), 0);
     assert_int_equal(bound, 1);
 }
@@ -74,23 +98,22 @@ static void bound_process_counts_its_own_cores(void **state) {
 static void environment_caps(void **state) {
     (void)state;
     unsetenv("OMP_NUM_THREADS");
-    int all = threads_default(0, 1);
-    setenv("OMP_NUM_THREADS", "1", 1);
-    assert_int_equal(threads_default(0, 1), 1);
-    setenv("OMP_NUM_THREADS", "1,8", 1);
-    assert_int_equal(threads_default(0, 1), 1);
+    assert_int_equal(threads_default(0, 5), 5);
+    setenv("OMP_NUM_THREADS", "2", 1);
+    assert_int_equal(threads_default(0, 5), 2);
+    setenv("OMP_NUM_THREADS", "3,8", 1);
+    assert_int_equal(threads_default(0, 5), 3);
     setenv("OMP_NUM_THREADS", "100000", 1);
-    assert_int_equal(threads_default(0, 1), all);
+    assert_int_equal(threads_default(0, 5), 5);
 }
 
 static void unusable_environment_is_ignored(void **state) {
     (void)state;
     static const char *const texts[] = {"", "0", "-1", "x", "1x", "99999999999999999999"};
     unsetenv("OMP_NUM_THREADS");
-    int all = threads_default(0, 1);
     for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++) {
         setenv("OMP_NUM_THREADS", texts[i], 1);
-        assert_int_equal(threads_default(0, 1), all);
+        assert_int_equal(threads_default(0, 6), 6);
     }
 }
 
@@ -98,7 +121,9 @@ int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(wanted_number_wins),
         cmocka_unit_test(alone_takes_all_allowed_cores),
-        cmocka_unit_test(ranks_of_a_node_share_it),
+        cmocka_unit_test(unbound_ranks_share_the_node),
+        cmocka_unit_test(bound_ranks_keep_their_cores),
+        cmocka_unit_test(overlapping_ranks_share_the_overlap),
         cmocka_unit_test(bound_process_counts_its_own_cores),
         cmocka_unit_test(environment_caps),
         cmocka_unit_test(unusable_environment_is_ignored),
