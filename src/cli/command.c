@@ -4,7 +4,7 @@
 #include <string.h>
 
 const struct command *const commands[] = {&command_train, &command_evaluate, &command_inspect,
-                                          &command_data, NULL};
+                                          &command_data,  &command_bench,    NULL};
 
 enum status command_one_argument(const struct command *command, int argc, char **argv,
                                  const char **value) {
