@@ -7,6 +7,7 @@
 #include <espalier/prune.h>
 #include <espalier/replica.h>
 #include <espalier/run_dir.h>
+#include <espalier/schedule.h>
 #include <espalier/trainer.h>
 
 #include <math.h>
