@@ -18,7 +18,7 @@ static void print_help(void) {
 static void print_command_help(const struct command *command) {
     printf("usage: %s\n\n%s", command->usage, command->help);
     if (command == &command_train) {
-        printf("\nKeys of a recipe (and of -s):\n");
+        putchar('\n');
         recipe_write_keys(stdout);
     }
 }

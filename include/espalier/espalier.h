@@ -14,6 +14,7 @@
 #include <espalier/initializer.h>
 #include <espalier/kinds.h>
 #include <espalier/model.h>
+#include <espalier/nearest.h>
 #include <espalier/network.h>
 #include <espalier/number.h>
 #include <espalier/optimizer.h>

@@ -76,11 +76,12 @@ struct recipe {
     struct arena *arena;
 };
 
-/** Read a recipe file, then apply `overrides` ("KEY=VALUE" each).
+/** Read a recipe file, then apply `overrides` ("KEY=VALUE" each; blanks around either are cut off,
+ *  a list is [a,b] or ["a","b"]).
  *
  *  Errors (ST_INPUT; ST_USAGE for an override) name file and line, or the override, the full
- *  dotted key, what was found and what was expected; an unknown key names the nearest known
- *  one. An override that changes the optimizer drops what the file says for its own, the
+ *  dotted key, what was found and what was expected; an unknown key names the known one that is
+ *  near, else the keys that its section has. An override that changes the optimizer drops what the file says for its own, the
  *  learning rate too. @include is refused. Checks types, bounds, and that prune.layers name conv
  *  or dense layers. Whether the shapes fit is checked when a network is built.
  *

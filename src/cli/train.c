@@ -40,7 +40,8 @@ const struct command command_train = {
     .summary = "train a recipe's network, pruning it on the way",
     .help =
         "  RECIPE         a libconfig file, for example jobs/recipes/ann_a.cfg\n"
-        "  -s KEY=VALUE   set one key, whatever the recipe says; any number of them\n"
+        "  -s KEY=VALUE   set one key, whatever the recipe says; any number of them. Lists are\n"
+        "                 written [a,b], layers' keys network.NAME.KEY=VALUE\n"
         "  -o RUN_DIR     where the results go (default: results/runs/RECIPE-TIME);\n"
         "                 must be empty or not exist\n"
         "  --quiet        no progress on stderr\n"

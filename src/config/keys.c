@@ -1,4 +1,5 @@
 #include "keys.h"
+#include <espalier/nearest.h>
 #include <limits.h>
 #include <stddef.h>
 #include <stdlib.h>
@@ -164,10 +165,10 @@ static void expect_names(const struct key *key, char *text) {
 }
 
 static void expect_kind(const struct key *key, char *text) {
-    int used = snprintf(text, EXPECTATION_MAX, "one of");
-    for (int i = 0; key->kinds[i] != NULL && used < EXPECTATION_MAX; i++)
-        used += snprintf(text + used, EXPECTATION_MAX - (size_t)used, "%s%s", i == 0 ? " " : ", ",
-                         key->kinds[i]);
+    int count = 0;
+    while (key->kinds[count] != NULL)
+        count++;
+    names_join(key->kinds, count, " or ", text, EXPECTATION_MAX);
 }
 
 void key_expectation(const struct key *key, char expectation[EXPECTATION_MAX]) {
@@ -177,56 +178,4 @@ void key_expectation(const struct key *key, char expectation[EXPECTATION_MAX]) {
         [KEY_KIND] = expect_kind,
     };
     expect[key->type](key, expectation);
-}
-
-static int least(int a, int b) {
-    return a < b ? a : b;
-}
-
-/* Levenshtein's distance, by rows. What a user typed counts up to its 64th character. */
-static int edits(const char *typed, const char *known) {
-    enum { TYPED_MAX = 64 };
-    int row[TYPED_MAX + 1];
-    int count = least((int)strnlen(typed, TYPED_MAX), TYPED_MAX);
-    for (int j = 0; j <= count; j++)
-        row[j] = j;
-    for (int i = 1; known[i - 1] != '\0'; i++) {
-        int diagonal = row[0];
-        row[0] = i;
-        for (int j = 1; j <= count; j++) {
-            int replaced = diagonal + (typed[j - 1] != known[i - 1]);
-            diagonal = row[j];
-            row[j] = least(replaced, 1 + least(row[j], row[j - 1]));
-        }
-    }
-    return row[count];
-}
-
-static const char *after_last_dot(const char *name) {
-    const char *dot = strrchr(name, '.');
-    return dot == NULL ? name : dot + 1;
-}
-
-const char *name_nearest(const char *const *names, int count, const char *name) {
-    const char *nearest = NULL;
-    int distance = INT_MAX;
-    for (int i = 0; i < count; i++) {
-        int by_tail = 1 + edits(after_last_dot(name), after_last_dot(names[i]));
-        int candidate = least(edits(name, names[i]), by_tail);
-        if (candidate < distance) {
-            distance = candidate;
-            nearest = names[i];
-        }
-    }
-    return nearest;
-}
-
-const char *key_nearest(const char *name, bool groups) {
-    const char *names[KEYS_MAX + 8] = {"network"};
-    int count = groups;
-    for (int i = 0; groups && recipe_groups[i] != NULL; i++)
-        names[count++] = recipe_groups[i];
-    for (int i = 0; i < recipe_keys_count; i++)
-        names[count++] = recipe_keys[i].name;
-    return name_nearest(names, count, name);
 }

@@ -67,11 +67,4 @@ bool key_is_for(const struct key *key, int user);
 /** Say what the key may hold: "an integer from 1 to 64". */
 void key_expectation(const struct key *key, char expectation[EXPECTATION_MAX]);
 
-/** The known key nearest to an unknown one; groups and "network" are among them where asked. */
-const char *key_nearest(const char *name, bool groups);
-
-/** The least edits away of `count` names (Levenshtein), NULL of none. A name that differs before
- *  its last dot alone is one edit away. */
-const char *name_nearest(const char *const *names, int count, const char *name);
-
 #endif

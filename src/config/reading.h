@@ -28,6 +28,21 @@ enum { LABEL_MAX = RECIPE_NAME_MAX + 64 };
 void layer_key_label(const struct recipe *recipe, int layer, const struct key *key,
                      char label[LABEL_MAX]);
 
+/** The names of a layer type's keys; returns how many. */
+int layer_key_names(enum layer_kind type, const char *names[KEYS_MAX]);
+
+/** Fail at `source` for a key that is not in the table, with the known one that may have been
+ *  meant, else the keys of its section, else where all keys are listed. */
+enum status unknown_key_fail(const struct recipe *recipe, const char *name,
+                             const struct source *source);
+enum status unknown_layer_key_fail(const struct recipe *recipe, int layer, const char *name,
+                                   const struct source *source);
+
+/** "nearest: 'NAME'" where one of the names is near, else "LISTED: " and all of them. */
+enum { HINT_MAX = 320 };
+const char *hint_at(const char *const *names, int count, const char *name, const char *listed,
+                    char hint[HINT_MAX]);
+
 /** Refuse names that two layers share, or that are another layer's automatic one. */
 enum status reading_check_names(const struct reading *reading);
 

@@ -1,8 +1,11 @@
 #include "prepare.h"
 #include "reading.h"
 #include <errno.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 /* A recipe is a page of text: what is larger is some other file. */
 enum { RECIPE_BYTES_MAX = 1 << 20 };
@@ -116,12 +119,37 @@ static enum status slurp(const char *path, FILE *file, char **text) {
     return ST_OK;
 }
 
+/* A run directory holds the recipe that repeats its run. */
+static enum status directory_fail(const char *path) {
+    int size = (int)strlen(path);
+    char inside[PATH_MAX];
+    while (size > 1 && path[size - 1] == '/')
+        size--;
+    snprintf(inside, sizeof inside, "%.*s/recipe.cfg", size, path);
+    if (access(inside, F_OK) == 0)
+        FAIL(ST_INPUT, "%s: is a directory; its recipe is %s", path, inside);
+    FAIL(ST_INPUT, "cannot read recipe '%s': %s", path, strerror(EISDIR));
+}
+
+static enum status open_fail(const char *path) {
+    int reason = errno;
+    const char *suffix = strrchr(path, '.');
+    bool bare = strchr(path, '/') == NULL && (suffix == NULL || strcmp(suffix, ".cfg") != 0);
+    FAIL(ST_INPUT, "cannot open recipe '%s': %s%s", path, strerror(reason),
+         bare && reason == ENOENT ? "; shipped recipes are in jobs/recipes, for example "
+                                    "jobs/recipes/ann_a.cfg"
+                                  : "");
+}
+
 enum status recipe_load(const char *path, const char *const *overrides, int overrides_count,
                         struct recipe *recipe) {
     memset(recipe, 0, sizeof *recipe);
+    struct stat information;
+    if (stat(path, &information) == 0 && S_ISDIR(information.st_mode))
+        return directory_fail(path);
     FILE *file = fopen(path, "r");
     if (file == NULL)
-        FAIL(ST_INPUT, "cannot open recipe '%s': %s", path, strerror(errno));
+        return open_fail(path);
     char *text = NULL;
     enum status status = slurp(path, file, &text);
     fclose(file);

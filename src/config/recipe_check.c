@@ -64,7 +64,7 @@ static enum status check_pruned_layer(struct reading *reading, int index) {
     const struct source *source = reading_source(reading, "prune.layers");
     const char *name = recipe->prune.layers[index];
     const char *names[RECIPE_LAYERS_MAX];
-    char quoted[QUOTE_MAX];
+    char quoted[QUOTE_MAX], hint[HINT_MAX];
     int count = 0;
     bool found = false;
     for (int i = 0; i < index; i++)
@@ -81,10 +81,8 @@ static enum status check_pruned_layer(struct reading *reading, int index) {
     if (count == 0)
         return source_fail(source, "prune.layers: '%s' is no conv or dense layer; there is none",
                            quoted);
-    return source_fail(source,
-                       "prune.layers: '%s' is no conv or dense layer of the network; "
-                       "nearest: '%s'",
-                       quoted, name_nearest(names, count, name));
+    return source_fail(source, "prune.layers: '%s' is no conv or dense layer of the network; %s",
+                       quoted, hint_at(names, count, name, "its own", hint));
 }
 
 static enum status check_prune(struct reading *reading) {

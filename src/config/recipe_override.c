@@ -6,14 +6,14 @@ enum { LAYER_PREFIX = sizeof "network." - 1 };
 static enum status find_layer(const struct recipe *recipe, const char *name,
                               const struct source *source, int *layer) {
     const char *names[RECIPE_LAYERS_MAX];
-    char quoted[QUOTE_MAX];
+    char quoted[QUOTE_MAX], hint[HINT_MAX];
     for (int i = 0; i < recipe->layers_count; i++)
         names[i] = recipe->layers[i].name;
     for (*layer = 0; *layer < recipe->layers_count; ++*layer)
         if (strcmp(names[*layer], name) == 0)
             return ST_OK;
-    return source_fail(source, "the network has no layer '%s'; nearest: '%s'", quote(name, quoted),
-                       name_nearest(names, recipe->layers_count, name));
+    return source_fail(source, "the network has no layer '%s'; %s", quote(name, quoted),
+                       hint_at(names, recipe->layers_count, name, "its layers", hint));
 }
 
 /* path: "NAME.KEY", cut at its dot */
@@ -42,12 +42,10 @@ static enum status override_layer(struct reading *reading, char *path, const cha
 static enum status override_key(struct reading *reading, const char *name, const char *text,
                                 const struct source *source) {
     struct recipe *recipe = reading->recipe;
-    char quoted[QUOTE_MAX];
     struct value value;
     const struct key *key = recipe_key(name);
     if (key == NULL)
-        return source_fail(source, "unknown key '%s'; nearest known key: '%s'", quote(name, quoted),
-                           key_nearest(name, false));
+        return unknown_key_fail(recipe, name, source);
     TRY(value_from_text(key, text, recipe->arena, &value));
     reading->given[key - recipe_keys] = *source;
     return value_store(key, &value, recipe->arena, recipe, source, name);
@@ -56,14 +54,18 @@ static enum status override_key(struct reading *reading, const char *name, const
 enum status reading_override(struct reading *reading, const char *override) {
     struct source source = {.override = override};
     char *name;
-    const char *equals = strchr(override, '=');
-    if (equals == NULL || equals == override)
-        return source_fail(&source, "expected KEY=VALUE");
     TRY(arena_strdup(reading->recipe->arena, override, &name));
-    name[equals - override] = '\0';
+    char *equals = strchr(name, '=');
+    if (equals == NULL)
+        return source_fail(&source, "expected KEY=VALUE");
+    *equals = '\0';
+    name = trim(name);
+    const char *text = trim(equals + 1);
+    if (name[0] == '\0')
+        return source_fail(&source, "expected KEY=VALUE");
     if (strcmp(name, "network") == 0)
         return source_fail(&source, "the file alone lists the layers; expected network.NAME.KEY");
     if (strncmp(name, "network.", LAYER_PREFIX) == 0)
-        return override_layer(reading, name + LAYER_PREFIX, equals + 1, &source);
-    return override_key(reading, name, equals + 1, &source);
+        return override_layer(reading, name + LAYER_PREFIX, text, &source);
+    return override_key(reading, name, text, &source);
 }

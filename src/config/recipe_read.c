@@ -1,4 +1,5 @@
 #include "reading.h"
+#include <espalier/nearest.h>
 #include <string.h>
 
 struct source *reading_source(struct reading *reading, const char *key) {
@@ -23,35 +24,19 @@ void layer_key_label(const struct recipe *recipe, int layer, const struct key *k
     snprintf(label, LABEL_MAX, "network.%s.%s", recipe->layers[layer].name, key->name);
 }
 
-/* The keys of a layer type, joined for a message. */
-static void list_layer_keys(enum layer_kind type, char *text, size_t size) {
-    size_t used = 0;
-    for (int i = 0; i < layer_keys_count && used < size; i++)
-        if (key_is_for(&layer_keys[i], (int)type))
-            used += (size_t)snprintf(text + used, size - used, "%s%s", i == 0 ? "" : ", ",
-                                     layer_keys[i].name);
-}
-
 enum status layer_key_find(const struct recipe *recipe, int layer, const char *name,
                            const struct source *source, const struct key **key) {
     const struct layer_settings *settings = &recipe->layers[layer];
-    char quoted[QUOTE_MAX], known[256];
+    const char *names[KEYS_MAX];
+    char known[HINT_MAX];
     *key = layer_key(name);
     if (*key != NULL && key_is_for(*key, (int)settings->type))
         return ST_OK;
-    if (*key != NULL) {
-        list_layer_keys(settings->type, known, sizeof known);
-        return source_fail(source, "network.%s.%s: a %s layer has no key '%s', only %s",
-                           settings->name, name, layer_kind_names[settings->type], name, known);
-    }
-    const char *names[KEYS_MAX];
-    int count = 0;
-    for (int i = 0; i < layer_keys_count; i++)
-        if (key_is_for(&layer_keys[i], (int)settings->type))
-            names[count++] = layer_keys[i].name;
-    return source_fail(source, "unknown key 'network.%s.%s'; nearest known key: 'network.%s.%s'",
-                       settings->name, quote(name, quoted), settings->name,
-                       name_nearest(names, count, name));
+    if (*key == NULL)
+        return unknown_layer_key_fail(recipe, layer, name, source);
+    names_join(names, layer_key_names(settings->type, names), ", ", known, sizeof known);
+    return source_fail(source, "network.%s.%s: a %s layer has no key '%s', only %s", settings->name,
+                       name, layer_kind_names[settings->type], name, known);
 }
 
 /* Read the member `name`, if the layer has it; *given says whether. */
@@ -155,12 +140,11 @@ static enum status read_member(struct reading *reading, const config_setting_t *
                                const char *group) {
     struct recipe *recipe = reading->recipe;
     struct source source = source_of(reading, setting);
-    char name[LABEL_MAX], quoted[QUOTE_MAX];
+    char name[LABEL_MAX];
     snprintf(name, sizeof name, "%s.%s", group, config_setting_name(setting));
     const struct key *key = recipe_key(name);
     if (key == NULL)
-        return source_fail(&source, "unknown key '%s'; nearest known key: '%s'",
-                           quote(name, quoted), key_nearest(name, false));
+        return unknown_key_fail(recipe, name, &source);
     struct value value;
     TRY(value_from_setting(setting, recipe->arena, &value));
     reading->given[key - recipe_keys] = source;
@@ -170,10 +154,9 @@ static enum status read_member(struct reading *reading, const config_setting_t *
 static enum status read_group(struct reading *reading, const config_setting_t *group) {
     struct source source = source_of(reading, group);
     const char *name = config_setting_name(group);
-    char quoted[QUOTE_MAX], found[SHOWN_MAX];
+    char found[SHOWN_MAX];
     if (kind_find(recipe_groups, name) < 0)
-        return source_fail(&source, "unknown key '%s'; nearest known key: '%s'",
-                           quote(name, quoted), key_nearest(name, true));
+        return unknown_key_fail(reading->recipe, name, &source);
     if (!config_setting_is_group(group)) {
         struct value value;
         TRY(value_from_setting(group, reading->recipe->arena, &value));

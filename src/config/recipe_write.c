@@ -169,8 +169,8 @@ static void write_rows(const struct key *keys, int count, const char *const *use
 
 void recipe_write_keys(FILE *file) {
     struct recipe recipe = {0};
-    fputs("Keys of a recipe; those of one optimizer name it:\n", file);
+    fputs("Keys of a recipe, and of -s; those of one optimizer name it:\n", file);
     write_rows(recipe_keys, recipe_keys_count, optimizer_names, (char *)&recipe, file);
-    fputs("Keys of a layer in `network`; those of some types name them:\n", file);
+    fputs("\nKeys of a layer in `network`; those of some types name them:\n", file);
     write_rows(layer_keys, layer_keys_count, layer_kind_names, (char *)&recipe.layers[0], file);
 }

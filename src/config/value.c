@@ -1,6 +1,7 @@
 #include "value.h"
 #include <ctype.h>
 #include <errno.h>
+#include <espalier/nearest.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
@@ -110,8 +111,7 @@ static enum status text_from_text(const char *text, struct arena *arena, struct 
     return ST_OK;
 }
 
-/* Cut the blanks around a word off, in place. */
-static char *trim(char *text) {
+char *trim(char *text) {
     text += strspn(text, " \t");
     size_t size = strlen(text);
     while (size > 0 && strchr(" \t", text[size - 1]) != NULL)
@@ -120,7 +120,17 @@ static char *trim(char *text) {
     return text;
 }
 
-/* "[a, b]": every comma parts two names, "[]" holds none. */
+/* A name of a list, in quotes or not, in place. */
+static char *bare_name(char *text) {
+    text = trim(text);
+    size_t size = strlen(text);
+    if (size < 2 || text[0] != '"' || text[size - 1] != '"')
+        return text;
+    text[size - 1] = '\0';
+    return text + 1;
+}
+
+/* "[a, b]" or ["a", "b"]: every comma parts two names, "[]" holds none. */
 static enum status names_from_text(const char *text, struct arena *arena, struct value *value) {
     size_t size = strlen(text);
     *value = (struct value){.type = VALUE_TEXT, .text = text};
@@ -135,9 +145,9 @@ static enum status names_from_text(const char *text, struct arena *arena, struct
         return ST_OK;
     for (char *comma; (comma = strchr(word, ',')) != NULL; word = comma + 1) {
         *comma = '\0';
-        value->names[value->names_count++] = trim(word);
+        value->names[value->names_count++] = bare_name(word);
     }
-    value->names[value->names_count++] = trim(word);
+    value->names[value->names_count++] = bare_name(word);
     return ST_OK;
 }
 
@@ -287,18 +297,29 @@ struct value value_default(const struct key *key) {
                           .text = key->kinds ? key->kinds[key->integer.value] : key->text};
 }
 
+/* How the file and an override write a list. */
+static const char *example(const struct key *key, const struct source *source) {
+    if (key->type != KEY_NAMES)
+        return "";
+    return source->override != NULL ? ", like [dense1,dense2]" : ", like [\"dense1\", \"dense2\"]";
+}
+
 static enum status misfit(const struct key *key, const struct value *value,
                           const struct source *source, const char *label) {
     char found[SHOWN_MAX], expected[EXPECTATION_MAX];
+    const char *nearest = NULL;
+    int count = 0;
     value_show(value, found);
     key_expectation(key, expected);
-    if (key->type != KEY_KIND || value->type != VALUE_TEXT)
-        return source_fail(source, "%s: found %s, expected %s", label, found, expected);
-    int count = 0;
-    while (key->kinds[count] != NULL)
+    while (key->type == KEY_KIND && key->kinds[count] != NULL)
         count++;
-    return source_fail(source, "%s: found %s, expected %s; nearest: '%s'", label, found, expected,
-                       name_nearest(key->kinds, count, value->text));
+    if (value->type == VALUE_TEXT)
+        nearest = name_nearest(key->kinds, count, value->text);
+    if (nearest != NULL)
+        return source_fail(source, "%s: found %s, expected %s; nearest: '%s'", label, found,
+                           expected, nearest);
+    return source_fail(source, "%s: found %s, expected %s%s", label, found, expected,
+                       example(key, source));
 }
 
 void value_put(const struct key *key, const struct value *value, void *settings) {

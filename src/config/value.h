@@ -46,6 +46,9 @@ enum status source_fail(const struct source *source, const char *format, ...)
 enum { QUOTE_MAX = 80 };
 const char *quote(const char *text, char quoted[QUOTE_MAX]);
 
+/** Cut the blanks around a word off, in place. */
+char *trim(char *text);
+
 /** Say what was found: "integer 3". */
 enum { SHOWN_MAX = QUOTE_MAX + 32 };
 void value_show(const struct value *value, char shown[SHOWN_MAX]);

@@ -20,7 +20,7 @@ LEVELS = [
     {"main"},
 ]
 HEADERS = {
-    "base": "arena bitmask digest kinds number progress rng shape status threads",
+    "base": "arena bitmask digest kinds nearest number progress rng shape status threads",
     "backend": "backend",
     "communicator": "communicator",
     "config": "recipe",

@@ -375,6 +375,7 @@ static void any_text(struct draw *draw, char *text) {
     int size = 1 + (int)(next(draw) % 12);
     for (int i = 0; i < size; i++)
         text[i] = (char)(1 + next(draw) % 255);
+    text[0] = text[size - 1] = '.'; /* blanks at the ends would be cut off */
     text[size] = '\0';
 }
 
@@ -445,7 +446,7 @@ static void the_table_of_keys_lists_every_key(void **state) {
         "      a real number in (0, 1e+06]; default 0.01 (sgd), 1 (adadelta), 0.001 (adam)\n",
         "  train.nesterov [sgd]: ",
         "  prune.layers: ",
-        "one of none, linear; default \"none\"\n",
+        "none or linear; default \"none\"\n",
         "  filters [conv]: output channels\n      an integer from 1 to 65536; required\n",
         "  activation [conv] [dense]: ",
         "; default \"data/mnist\"\n"};
