@@ -47,21 +47,37 @@ is_count "$ranks" || fail "-n $ranks: expected a number of ranks, 1 or more"
 is_count "$epochs" || fail "-e $epochs: expected a number of epochs, 1 or more"
 [ "${#recipes[@]}" -gt 0 ] || recipes=(ann_d ann_a ann_a_global)
 
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+[ -z "${ESPALIER_MNIST:-}" ] || ESPALIER_MNIST=$(realpath -m "$ESPALIER_MNIST")
+
+# A file where the user stands wins over the name of a shipped recipe.
+shipped() { (cd "$root/jobs/recipes" && printf '%s\n' *.cfg | sed 's/\.cfg$//' | xargs echo); }
+declare -A seen
 for i in "${!recipes[@]}"; do
-    [ -f "${recipes[i]}" ] || recipes[i]="jobs/recipes/${recipes[i]}.cfg"
-    [ -f "${recipes[i]}" ] || fail "no recipe '${recipes[i]}'; there are: $(ls jobs/recipes)"
+    given=${recipes[i]}
+    if [ -f "$given" ]; then
+        recipes[i]=$(realpath "$given")
+    else
+        recipes[i]="$root/jobs/recipes/${given%.cfg}.cfg"
+        [ -f "${recipes[i]}" ] || fail "no recipe '$given'; there are: $(shipped)"
+    fi
+    name=$(basename "${recipes[i]}" .cfg)
+    [ -z "${seen[$name]:-}" ] || fail "two recipes are called '$name': their results would mix"
+    seen[$name]=1
 done
+cd "$root"
 
 ./jobs/dependencies.sh build
-cmake -S . -B build -DCMAKE_BUILD_TYPE=Release >/dev/null
+cmake -S . -B build -DCMAKE_BUILD_TYPE=Release -DESPALIER_MPI=AUTO >/dev/null
 cmake --build build --target espalier -j "$(nproc 2>/dev/null || echo 2)"
 ./jobs/fetch_mnist.sh
 unset ESPALIER_MNIST # data/mnist is complete and checked now
 
 launch=()
 if [ "$ranks" -gt 1 ]; then
-    launch=(mpirun --bind-to none --oversubscribe -n "$ranks")
+    launch=(mpirun --bind-to none -n "$ranks")
+    # Open MPI counts slots and refuses more ranks than it finds; other launchers do not.
+    ! mpirun --version 2>/dev/null | grep -q 'Open MPI' || launch+=(--oversubscribe)
     # Open MPI refuses to run as root unless told twice; in a container there is often nobody else.
     [ "$(id -u)" -ne 0 ] || export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
 fi
@@ -72,12 +88,13 @@ value() { sed -n "s/^[[:space:]]*\"$2\":[[:space:]]*\"\{0,1\}\([^,\"]*\)\"\{0,1\
 results="results/runs/local-$(date +%Y%m%d-%H%M%S)"
 for recipe in "${recipes[@]}"; do
     name=$(basename "$recipe" .cfg)
-    printf '\n%s: %s epochs on %s rank(s)\n' "$name" "$epochs" "$ranks"
+    printf '\n%s: epochs %s, ranks %s\n' "$name" "$epochs" "$ranks"
     "${launch[@]}" ./build/espalier train "$recipe" -s "train.epochs=$epochs" \
         -o "$results/$name" >/dev/null
 done
 
-printf '\n%-16s %14s %17s %22s %9s\n' network 'test accuracy' 'errors of 10,000' survivors seconds
+printf '\n%-16s %14s %17s %22s %9s\n' network 'test accuracy' 'errors of 10,000' survivors \
+    'seconds of training'
 for recipe in "${recipes[@]}"; do
     name=$(basename "$recipe" .cfg)
     summary="$results/$name/summary.json"
