@@ -10,15 +10,16 @@ struct choice {
     const char *name;
     enum block_kind block;
     bool (*applies)(const struct block_desc *desc); /* NULL: always */
+    bool (*pays)(const struct block_desc *desc);    /* where it applies; NULL: always */
     const struct forward_kind *forward;             /* NULL: backward only */
     const struct backward_kind *backward;           /* NULL: forward only */
 };
 
-/* Best first: a direction takes the first that applies. */
+/* Best first: a direction takes the first that applies and pays. */
 static const struct choice choices[] = {
-    {"im2col", BLOCK_CONV, NULL, &forward_im2col, &backward_im2col},
-    {"dense", BLOCK_DENSE, NULL, &forward_dense, &backward_dense},
-    {"pass", BLOCK_PASS, NULL, &forward_pass, &backward_pass},
+    {"im2col", BLOCK_CONV, NULL, NULL, &forward_im2col, &backward_im2col},
+    {"dense", BLOCK_DENSE, NULL, NULL, &forward_dense, &backward_dense},
+    {"pass", BLOCK_PASS, NULL, NULL, &forward_pass, &backward_pass},
 };
 
 enum { CHOICES = sizeof choices / sizeof choices[0] };
@@ -46,22 +47,26 @@ enum status choose_conv_name(const char **conv) {
     return ST_OK;
 }
 
-/* The first of a direction, of those named `name` or, for NULL, of all; NULL when there is none. */
-static const struct choice *first_of(const struct block_desc *desc, const char *name,
-                                     bool forward) {
-    for (int i = 0; i < CHOICES; i++) {
-        const struct choice *c = &choices[i];
-        if (c->block == desc->kind && (forward ? c->forward != NULL : c->backward != NULL) &&
-            (name == NULL || strcmp(c->name, name) == 0) &&
-            (c->applies == NULL || c->applies(desc)))
-            return c;
-    }
-    return NULL;
+static bool computes(const struct choice *c, const struct block_desc *desc, bool forward) {
+    return c->block == desc->kind && (forward ? c->forward != NULL : c->backward != NULL) &&
+           (c->applies == NULL || c->applies(desc));
 }
 
+/* The best of a direction, or for a name the one that has it, else the one that always applies:
+ * naming one leaves no other of the special ones. */
 static const struct choice *choose(const struct block_desc *desc, const char *conv, bool forward) {
-    const struct choice *named = conv == NULL ? NULL : first_of(desc, conv, forward);
-    return named != NULL ? named : first_of(desc, NULL, forward);
+    const bool named = desc->kind == BLOCK_CONV && conv != NULL;
+    const struct choice *general = NULL;
+    for (int i = 0; i < CHOICES; i++) {
+        const struct choice *c = &choices[i];
+        if (!computes(c, desc, forward))
+            continue;
+        if (named ? strcmp(c->name, conv) == 0 : c->pays == NULL || c->pays(desc))
+            return c;
+        if (general == NULL && c->applies == NULL)
+            general = c;
+    }
+    return general;
 }
 
 const struct forward_kind *choose_forward(const struct block_desc *desc, const char *conv) {

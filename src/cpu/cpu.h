@@ -80,8 +80,8 @@ extern const struct backward_kind backward_im2col, backward_dense, backward_pass
  *  ST_USAGE when no kind has that name. */
 enum status choose_conv_name(const char **conv);
 
-/** The kind that computes a block: for a convolution the one named `conv` where it applies, else
- *  (and for NULL) the best that does. */
+/** The kind that computes a block: the best; or for a convolution the one named `conv`, and where
+ *  that does not apply the one that always does. */
 const struct forward_kind *choose_forward(const struct block_desc *desc, const char *conv);
 const struct backward_kind *choose_backward(const struct block_desc *desc, const char *conv);
 

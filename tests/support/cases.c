@@ -66,6 +66,17 @@ const struct block_case block_cases[] = {
     CONV(CONV_ACTIVATION, 7, 8, 3, 6, 3, 1, 0, TANH,    3, 0.25F, 3),
     CONV(CONV_ACTIVATION, 7, 8, 3, 6, 3, 1, 0, RELU,    2, 0.5F,  3),
 
+    /* What is left over when outputs, 3 x 3 kernels' above all, are computed in tiles. */
+    CONV(CONV_TILES,   6,  6,  1,  1, 3, 1, 0, NONE,    1, 0,     1), /* 4 x 4 */
+    CONV(CONV_TILES,   7,  7,  3, 15, 3, 1, 0, RELU,    1, 0.25F, 3), /* 5 x 5 */
+    CONV(CONV_TILES,  11, 15,  5, 17, 3, 1, 0, RELU,    2, 0.25F, 3), /* 9 x 13, by 2 */
+    CONV(CONV_TILES,   6,  6, 15, 33, 3, 1, 1, RELU,    2, 0,     3),
+    CONV(CONV_TILES,  10, 12, 17,  3, 3, 1, 2, NONE,    2, 0,     3),
+    CONV(CONV_TILES,   8, 10,  3, 18, 3, 1, 1, TANH,    2, 0.25F, 3),
+    CONV(CONV_TILES,   5, 30, 33,  5, 3, 1, 5, NONE,    1, 0.5F,  2), /* tiles of padding only */
+    CONV(CONV_TILES,   7,  9,  2, 16, 3, 1, 1, SIGMOID, 3, 0,     3),
+    CONV(CONV_TILES,  31, 29,  2,  4, 3, 1, 1, RELU,    2, 0,     2), /* more than one block */
+
     DENSE(DENSE,       1,  1,  1,  1, NONE,    0,     3),
     DENSE(DENSE,       1,  1, 17,  1, SIGMOID, 0,     3), /* one unit */
     DENSE(DENSE,       1,  1,  1, 13, TANH,    0,     3), /* one input */

@@ -1,41 +1,43 @@
 /* Every row of the table of cases on every backend, against the reference mathematics. The
  * reference backend is itself held to its double-precision functions. */
-#include "backend_reference.h"
-#include "check.h"
 #include "hold_blocks.h"
-
-#include <espalier/backend.h>
+#include "on_backends.h"
 
 typedef void hold_row(struct backend *const *backends, int count, const struct block_case *row);
 
-/* The reference comes last: it is slow, and left out for the poster's large blocks. */
-enum { BACKENDS = 3 };
-
-static void hold_group(enum case_group group, hold_row *hold) {
-    struct backend *backends[BACKENDS];
-    assert_ok(backend_cpu_create(1, &backends[0]));
-    assert_ok(backend_cpu_create(2, &backends[1]));
-    assert_ok(backend_reference_create(&backends[2]));
-    int rows = 0, count = group == GROUP_POSTER ? BACKENDS - 1 : BACKENDS;
+/* The reference is slow, and left out for the poster's large blocks. */
+static void hold_group(enum case_group group, const char *conv, hold_row *hold) {
+    struct backend *backends[MOST_BACKENDS];
+    int rows = 0, count = cpu_backends_with(conv, backends);
+    if (group != GROUP_POSTER)
+        assert_ok(backend_reference_create(&backends[count++]));
     for (int i = 0; i < block_cases_count; i++)
         if (block_cases[i].group == group) {
             hold(backends, count, &block_cases[i]);
             rows++;
         }
     assert_true(rows > 0);
-    for (int i = 0; i < BACKENDS; i++)
+    for (int i = 0; i < count; i++)
         backends[i]->destroy(backends[i]);
+}
+
+/* Convolutions that only add up products of weights and inputs: exact on small integers. */
+static const char *const exact_convs[] = {"im2col"};
+
+static void hold_group_exact(enum case_group group) {
+    for (size_t i = 0; i < sizeof exact_convs / sizeof exact_convs[0]; i++)
+        hold_group(group, exact_convs[i], hold_exact);
 }
 
 /* Two tests a group: NAME on random inputs, NAME_exact on small integers. */
 #define GROUP_TESTS(name, group)                                                                   \
     static void name(void **state) {                                                               \
         (void)state;                                                                               \
-        hold_group(group, hold_rounded);                                                           \
+        hold_group(group, NULL, hold_rounded);                                                     \
     }                                                                                              \
     static void name##_exact(void **state) {                                                       \
         (void)state;                                                                               \
-        hold_group(group, hold_exact);                                                             \
+        hold_group_exact(group);                                                                   \
     }
 
 GROUP_TESTS(conv_kernel, GROUP_CONV_KERNEL)
@@ -44,6 +46,7 @@ GROUP_TESTS(conv_padding, GROUP_CONV_PADDING)
 GROUP_TESTS(conv_channels, GROUP_CONV_CHANNELS)
 GROUP_TESTS(conv_pool, GROUP_CONV_POOL)
 GROUP_TESTS(conv_activation, GROUP_CONV_ACTIVATION)
+GROUP_TESTS(conv_tiles, GROUP_CONV_TILES)
 GROUP_TESTS(dense, GROUP_DENSE)
 GROUP_TESTS(pass, GROUP_PASS)
 GROUP_TESTS(dropout, GROUP_DROPOUT)
@@ -81,6 +84,19 @@ static void misfits_are_refused(void **state) {
     refuse_misfits(backend);
 }
 
+static void unknown_names_are_refused(void **state) {
+    (void)state;
+    struct backend *backend;
+    assert_int_equal(setenv("ESPALIER_CONV", "fourier", 1), 0);
+    assert_fails(backend_cpu_create(1, &backend), ST_USAGE, "ESPALIER_CONV=fourier");
+    assert_int_equal(setenv("ESPALIER_CONV", "dense", 1), 0);
+    assert_fails(backend_cpu_create(1, &backend), ST_USAGE, "ESPALIER_CONV=dense");
+    unsetenv("ESPALIER_CONV");
+    assert_int_equal(setenv("ESPALIER_ISA", "abacus", 1), 0);
+    assert_fails(backend_cpu_create(1, &backend), ST_USAGE, "ESPALIER_ISA=abacus");
+    unsetenv("ESPALIER_ISA");
+}
+
 int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(conv_kernel),
@@ -95,6 +111,8 @@ int main(int argc, char **argv) {
         cmocka_unit_test(conv_pool_exact),
         cmocka_unit_test(conv_activation),
         cmocka_unit_test(conv_activation_exact),
+        cmocka_unit_test(conv_tiles),
+        cmocka_unit_test(conv_tiles_exact),
         cmocka_unit_test(dense),
         cmocka_unit_test(dense_exact),
         cmocka_unit_test(pass),
@@ -108,6 +126,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(poster_blocks),
         cmocka_unit_test(poster_blocks_exact),
         cmocka_unit_test(misfits_are_refused),
+        cmocka_unit_test(unknown_names_are_refused),
     };
     return RUN_TESTS(tests, argc, argv);
 }
