@@ -93,7 +93,7 @@ for recipe in "${recipes[@]}"; do
         -o "$results/$name" >/dev/null
 done
 
-printf '\n%-16s %14s %17s %22s %9s\n' network 'test accuracy' 'errors of 10,000' survivors \
+printf '\n%-16s %14s %17s %22s %20s\n' network 'test accuracy' 'errors of 10,000' survivors \
     'seconds of training'
 for recipe in "${recipes[@]}"; do
     name=$(basename "$recipe" .cfg)
@@ -101,7 +101,7 @@ for recipe in "${recipes[@]}"; do
     awk -v name="$name" -v accuracy="$(value "$summary" test_accuracy)" \
         -v errors="$(value "$summary" test_errors)" -v left="$(value "$summary" survivors)" \
         -v all="$(value "$summary" connections)" -v seconds="$(value "$summary" seconds_train)" \
-        'BEGIN { printf "%-16s %12.2f %% %17d %10d of %8d %9.1f\n",
+        'BEGIN { printf "%-16s %12.2f %% %17d %10d of %8d %20.1f\n",
                  name, 100 * accuracy, errors, left, all, seconds }'
 done
 printf '\nresults: %s\n' "$results"

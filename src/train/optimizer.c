@@ -2,17 +2,16 @@
 
 #include <string.h>
 
-/* State vectors that a kind of optimizer keeps. */
+/* State vectors of each kind of optimizer. */
+static const int states_of[OPTIMIZER_COUNT] = {
+    [OPTIMIZER_SGD] = 1,      /* velocity */
+    [OPTIMIZER_ADADELTA] = 2, /* mean squares of gradient and update */
+    [OPTIMIZER_ADAM] = 2,     /* first and second moment */
+};
+
 static int states_needed(const struct optimizer_settings *settings) {
-    switch (settings->kind) {
-    case OPTIMIZER_SGD:
-        return settings->momentum != 0.0 ? 1 : 0;
-    case OPTIMIZER_ADADELTA:
-    case OPTIMIZER_ADAM:
-    case OPTIMIZER_COUNT:
-        break;
-    }
-    return 2;
+    bool plain = settings->kind == OPTIMIZER_SGD && settings->momentum == 0.0;
+    return plain ? 0 : states_of[settings->kind];
 }
 
 enum status optimizer_create(struct network *network, const struct optimizer_settings *settings,

@@ -25,6 +25,11 @@ class Together(ProgramTest):
         result = run("train", self.path("missing.cfg"), ranks=3)
         self.assert_refused(result, "missing.cfg")
 
+    def test_bad_run_directory_gives_one_message(self):
+        for run_dir in ("x" * 3000, ""):
+            result = run("train", ANN_A, "-o", run_dir, ranks=2, cwd=self.directory)
+            self.assert_refused(result, "option '-o'")
+
     def test_unreadable_data_on_one_rank(self):
         """Rank 1 alone looks at an empty directory."""
         os.mkdir(self.path("empty"))
@@ -42,17 +47,31 @@ class Together(ProgramTest):
         self.assertEqual(result.returncode, 2, result.stderr)
         self.assertEqual(len(messages), 1, result.stderr)
         self.assertIn("empty", messages[0])
+        self.assertFalse(os.path.exists(self.path("run")), "left behind by a run that never began")
         self.assertLess(time.monotonic() - begin, 30)
 
     def test_killed_rank_ends_the_run(self):
+        self.killed(1)
+
+    def test_killed_writer_ends_the_run(self):
+        self.killed(0)
+
+    @staticmethod
+    def kill_group(process):
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+    def killed(self, rank):
         """SIGKILL in the middle of training: the others do not wait for ever."""
-        script = self.rank_script(1, f'echo $$ > "{self.path("pid")}"')
+        script = self.rank_script(rank, f'echo $$ > "{self.path("pid")}"')
         words = launcher(2) + [script, "train", ANN_A, "-o", self.path("run")]
         words += ["-s", f"data.dir={MNIST}", "-s", "train.log_every=1"]
         process = subprocess.Popen(
-            words, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            words, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            start_new_session=True,
         )
-        self.addCleanup(process.kill)
+        self.addCleanup(self.kill_group, process)
         self.wait_for_steps(process)
         with open(self.path("pid")) as file:
             os.kill(int(file.read()), signal.SIGKILL)
