@@ -22,7 +22,15 @@ jobs=$(nproc 2>/dev/null || echo 2)
 
 ./jobs/dependencies.sh tests
 ./jobs/fetch_mnist.sh
-cmake -S . -B build -DCMAKE_BUILD_TYPE=Release -DESPALIER_TESTS=ON \
-    -DESPALIER_WERROR="${ESPALIER_WERROR:-ON}"
-cmake --build build -j "$jobs"
-exec ctest --test-dir build --output-on-failure --no-tests=error -j "$jobs" "$@"
+# Building is silent unless it fails.
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+{
+    cmake -S . -B build -DCMAKE_BUILD_TYPE=Release -DESPALIER_TESTS=ON \
+        -DESPALIER_WERROR="${ESPALIER_WERROR:-ON}"
+    cmake --build build -j "$jobs"
+} >"$log" 2>&1 || {
+    cat "$log" >&2
+    exit 1
+}
+ctest --test-dir build --output-on-failure --no-tests=error -j "$jobs" "$@"
