@@ -2,6 +2,7 @@
 #include "cli/command.h"
 
 #include <espalier/backend.h>
+#include <espalier/nearest.h>
 #include <espalier/recipe.h>
 #include <stdio.h>
 #include <string.h>
@@ -30,6 +31,11 @@ static const struct command *find_command(const char *name) {
     return NULL;
 }
 
+static bool is_help(const char *word) {
+    return strcmp(word, "--help") == 0 || strcmp(word, "-h") == 0 || strcmp(word, "help") == 0;
+}
+
+/* Behind a command: "help" may be a file's name there. */
 static bool wants_help(int argc, char **argv) {
     for (int i = 1; i < argc; i++)
         if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0)
@@ -37,8 +43,30 @@ static bool wants_help(int argc, char **argv) {
     return false;
 }
 
+static enum status unknown_command(const char *word) {
+    const char *names[16];
+    int count = 0;
+    for (; commands[count] != NULL; count++)
+        names[count] = commands[count]->name;
+    const char *nearest = name_nearest(names, count, word);
+    if (nearest != NULL)
+        FAIL(ST_USAGE, "unknown command '%s'; nearest: '%s'; 'espalier --help' lists what there is",
+             word, nearest);
+    FAIL(ST_USAGE, "unknown command '%s'; 'espalier --help' lists what there is", word);
+}
+
+/* What is no command: --help and --version. */
+static enum status print_about(const char *word) {
+    if (is_help(word))
+        print_help();
+    else if (strcmp(word, "--version") == 0 || strcmp(word, "version") == 0)
+        printf("espalier %s\n", ESPALIER_VERSION);
+    else
+        return unknown_command(word);
+    return command_flush_output();
+}
+
 static enum status dispatch(struct communicator *communicator, int argc, char **argv) {
-    bool prints = communicator->rank == 0;
     if (argc < 2)
         return communicator_agree(
             communicator,
@@ -47,17 +75,11 @@ static enum status dispatch(struct communicator *communicator, int argc, char **
     if (command != NULL && !wants_help(argc - 1, argv + 1))
         return command->run(communicator, argc - 1, argv + 1);
     enum status status = ST_OK;
-    if (command != NULL && prints)
+    if (communicator->rank == 0 && command != NULL) {
         print_command_help(command);
-    else if (strcmp(argv[1], "--version") == 0 && prints)
-        printf("espalier %s\n", ESPALIER_VERSION);
-    else if (wants_help(argc, argv) && prints)
-        print_help();
-    else if (prints)
-        status = status_fail(
-            ST_USAGE, "unknown command '%s'; 'espalier --help' lists what there is", argv[1]);
-    if (status == ST_OK)
         status = command_flush_output();
+    } else if (communicator->rank == 0)
+        status = print_about(argv[1]);
     return communicator_agree(communicator, status);
 }
 

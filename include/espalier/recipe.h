@@ -81,9 +81,10 @@ struct recipe {
  *
  *  Errors (ST_INPUT; ST_USAGE for an override) name file and line, or the override, the full
  *  dotted key, what was found and what was expected; an unknown key names the known one that is
- *  near, else the keys that its section has. An override that changes the optimizer drops what the file says for its own, the
- *  learning rate too. @include is refused. Checks types, bounds, and that prune.layers name conv
- *  or dense layers. Whether the shapes fit is checked when a network is built.
+ *  near, else the keys that its section has. An override that changes the optimizer drops what the
+ * file says for its own, the learning rate too. @include is refused. Checks types, bounds, and that
+ * prune.layers name conv or dense layers. Whether the shapes fit is checked when a network is
+ * built.
  *
  *  recipe  filled; recipe_destroy frees it (legal on a zeroed recipe, and after failure). */
 enum status recipe_load(const char *path, const char *const *overrides, int overrides_count,

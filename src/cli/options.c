@@ -53,6 +53,9 @@ static enum status read_option(const struct reading *reading, const struct optio
         *option->flag = true;
         return ST_OK;
     }
+    if (option->text != NULL && *option->text != NULL)
+        FAIL(ST_USAGE, "%s: a second option '%s'; usage: %s", reading->command->name, option->name,
+             reading->command->usage);
     TRY(next_word(reading->command, argc, argv, i, &word));
     if (option->count != NULL)
         return read_count(reading->command, option, word);

@@ -13,9 +13,9 @@
 struct option {
     const char *name; /* "--steps"; NULL ends a table */
     bool *flag;
-    const char **text;
-    int *count;       /* 1 to OPTION_COUNT_MAX */
-    double *fraction; /* above 0, at most 1 */
+    const char **text; /* NULL until it is read; given once at most */
+    int *count;        /* 1 to OPTION_COUNT_MAX */
+    double *fraction;  /* above 0, at most 1 */
 };
 
 enum { OPTION_COUNT_MAX = 1000000 };

@@ -3,33 +3,52 @@
 
 #include <espalier/run_dir.h>
 #include <espalier/trainer.h>
+#include <string.h>
+
+enum { RUN_DIR_MAX = 2048 };
+
+struct arguments {
+    struct recipe recipe;
+    const char *run_dir; /* NULL: the default */
+    bool quiet;
+};
+
+static enum status read_arguments(int argc, char **argv, struct arguments *arguments) {
+    const struct option options[] = {{"-o", .text = &arguments->run_dir},
+                                     {"--quiet", .flag = &arguments->quiet},
+                                     {.name = NULL}};
+    TRY(options_load_recipe(&command_train, argc, argv, options, &arguments->recipe));
+    if (arguments->run_dir == NULL)
+        return ST_OK;
+    if (arguments->run_dir[0] == '\0')
+        FAIL(ST_USAGE, "train: option '-o' needs a directory's name");
+    if (strlen(arguments->run_dir) >= RUN_DIR_MAX)
+        FAIL(ST_USAGE, "train: option '-o': found a path of %zu bytes, expected at most %d",
+             strlen(arguments->run_dir), RUN_DIR_MAX - 1);
+    return ST_OK;
+}
 
 /* Ranks must not disagree on the default directory, whose name holds the time. */
-static enum status choose_run_dir(struct communicator *communicator, const char *wanted,
-                                  const struct recipe *recipe, char *run_dir, size_t size) {
-    if (wanted == NULL)
-        run_dir_default(recipe, run_dir, size);
-    else if ((size_t)snprintf(run_dir, size, "%s", wanted) >= size)
-        FAIL(ST_USAGE, "train: the run directory's path is longer than %zu bytes", size - 1);
-    return communicator->broadcast(communicator, run_dir, size, 0);
+static enum status choose_run_dir(struct communicator *communicator,
+                                  const struct arguments *arguments, char run_dir[RUN_DIR_MAX]) {
+    if (arguments->run_dir == NULL)
+        run_dir_default(&arguments->recipe, run_dir, RUN_DIR_MAX);
+    else
+        snprintf(run_dir, RUN_DIR_MAX, "%s", arguments->run_dir);
+    return communicator->broadcast(communicator, run_dir, RUN_DIR_MAX, 0);
 }
 
 static enum status run(struct communicator *communicator, int argc, char **argv) {
-    struct recipe recipe = {0};
-    const char *wanted_dir = NULL;
-    bool quiet = false;
-    char run_dir[2048] = "";
-    const struct option options[] = {
-        {"-o", .text = &wanted_dir}, {"--quiet", .flag = &quiet}, {.name = NULL}};
-    enum status status = communicator_agree(
-        communicator, options_load_recipe(&command_train, argc, argv, options, &recipe));
+    struct arguments arguments = {.run_dir = NULL};
+    char run_dir[RUN_DIR_MAX] = "";
+    enum status status = communicator_agree(communicator, read_arguments(argc, argv, &arguments));
     if (status == ST_OK)
-        status = choose_run_dir(communicator, wanted_dir, &recipe, run_dir, sizeof run_dir);
+        status = choose_run_dir(communicator, &arguments, run_dir);
     if (status == ST_OK)
-        status = trainer_run(&recipe, communicator, run_dir, quiet);
+        status = trainer_run(&arguments.recipe, communicator, run_dir, arguments.quiet);
     if (status == ST_OK && communicator->rank == 0)
         printf("%s\n", run_dir);
-    recipe_destroy(&recipe);
+    recipe_destroy(&arguments.recipe);
     TRY(status);
     return communicator_agree(communicator, command_flush_output());
 }
