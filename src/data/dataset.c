@@ -1,12 +1,14 @@
 #include <espalier/dataset.h>
 #include <espalier/idx.h>
 
+#include <errno.h>
 #include <inttypes.h>
 #include <limits.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 static void join_path(const char *dir, enum dataset_split split, int labels, const char *suffix,
@@ -26,13 +28,37 @@ void dataset_path(const char *dir, enum dataset_split split, int labels, char *p
     join_path(dir, split, labels, compressed ? ".gz" : "", path, size);
 }
 
+#define WHERE_TO_GET_THEM                                                                          \
+    "jobs/fetch_mnist.sh gets MNIST, data.dir or ESPALIER_MNIST name its directory"
+
+static bool is_absent(int reason) {
+    return reason == ENOENT || reason == ENOTDIR;
+}
+
+static enum status check_directory(const char *dir) {
+    struct stat found;
+    if (strlen(dir) > PATH_MAX - sizeof "/train-images-idx3-ubyte.gz")
+        FAIL(ST_INPUT, "%.40s...: a path of %zu bytes, at most %d expected", dir, strlen(dir),
+             PATH_MAX);
+    bool exists = stat(dir, &found) == 0;
+    if (!exists && !is_absent(errno))
+        FAIL(ST_IO, "%s: cannot open: %s", dir, strerror(errno));
+    if (!exists)
+        FAIL(ST_INPUT, "%s: no such directory; " WHERE_TO_GET_THEM, dir);
+    if (!S_ISDIR(found.st_mode))
+        FAIL(ST_INPUT, "%s: not a directory; " WHERE_TO_GET_THEM, dir);
+    return ST_OK;
+}
+
+/* What is there but cannot be opened, the reader tells. */
 static enum status read_part(const char *dir, enum dataset_split split, int labels,
                              struct idx *idx) {
     char path[PATH_MAX];
-    if (strlen(dir) > sizeof path - sizeof "/train-images-idx3-ubyte.gz")
-        FAIL(ST_INPUT, "%.40s...: a path of %zu bytes, at most %d expected", dir, strlen(dir),
-             PATH_MAX);
+    TRY(check_directory(dir));
     dataset_path(dir, split, labels, path, sizeof path);
+    if (access(path, F_OK) != 0 && is_absent(errno))
+        FAIL(ST_INPUT, "%s: not found (nor .gz): an IDX file of %s expected; " WHERE_TO_GET_THEM,
+             path, labels ? "labels" : "images");
     return idx_read(path, labels ? 1 : 3, idx);
 }
 

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 static const char FORMAT_KEY[] = "format", VERSION_KEY[] = "espalier.version",
                   NAME_KEY[] = "espalier.name", INPUT_KEY[] = "espalier.input",
@@ -61,6 +62,17 @@ out:
 
 /* ---- reading ---- */
 
+static enum status no_model_fail(const char *directory) {
+    char recipe[FILE_PATH_MAX];
+    TRY(path_join(directory, "recipe.cfg", recipe));
+    if (access(recipe, F_OK) == 0)
+        FAIL(ST_INPUT, "%s: the run has no model.safetensors (yet): it did not finish", directory);
+    FAIL(ST_INPUT,
+         "%s: is a directory without model.safetensors, expected a run directory or "
+         "a .safetensors file",
+         directory);
+}
+
 enum status model_path(const char *model, char *path, size_t size) {
     struct stat information;
     bool directory = stat(model, &information) == 0 && S_ISDIR(information.st_mode);
@@ -69,10 +81,7 @@ enum status model_path(const char *model, char *path, size_t size) {
         FAIL(ST_INPUT, "%.64s...: path of %d bytes is too long, at most %zu are possible", model,
              length, size - 1);
     if (directory && stat(path, &information) != 0)
-        FAIL(ST_INPUT,
-             "%s: is a directory without model.safetensors, expected a run directory or "
-             "a .safetensors file",
-             model);
+        return no_model_fail(model);
     return ST_OK;
 }
 

@@ -183,6 +183,12 @@ static enum status read_header(struct source *source) {
         FAIL(ST_INPUT, "%s: has %llu bytes, expected a safetensors file (at least %d bytes)", path,
              (unsigned long long)source->bytes, LENGTH_BYTES + 2);
     TRY(source_read(source, &length, sizeof length));
+    bool possible = length <= source->bytes - LENGTH_BYTES && length <= HEADER_BYTES_MAX;
+    if (!possible && ungetc(fgetc(source->file), source->file) != '{')
+        FAIL(
+            ST_INPUT,
+            "%s: not a safetensors file: begins with neither its header's length nor '{' behind it",
+            path);
     if (length > source->bytes - LENGTH_BYTES)
         FAIL(ST_INPUT,
              "%s: header claims %llu bytes, the file has %llu after its length: cut short, or no "

@@ -135,13 +135,26 @@ static void refuses_labels_that_do_not_match_images(void **state) {
     assert_load_fails(*state, DATASET_TRAIN, 3, ": 6 labels for 7 images");
 }
 
+#define HINT "jobs/fetch_mnist.sh gets MNIST, data.dir or ESPALIER_MNIST name its directory"
+
 static void refuses_missing_files(void **state) {
-    char path[TEST_PATH_SIZE];
-    assert_load_fails(join(path, *state, "absent"), DATASET_TRAIN, 0,
-                      "absent/train-images-idx3-ubyte: not found");
-    assert_load_fails(*state, DATASET_TEST, 0, "t10k-images-idx3-ubyte: not found");
+    assert_load_fails(*state, DATASET_TEST, 0,
+                      "/t10k-images-idx3-ubyte: not found (nor .gz): an IDX file of images "
+                      "expected; " HINT);
     write_images(*state, "t10k-images-idx3-ubyte", 3, 0);
-    assert_load_fails(*state, DATASET_TEST, 0, "t10k-labels-idx1-ubyte: not found");
+    assert_load_fails(*state, DATASET_TEST, 0,
+                      "/t10k-labels-idx1-ubyte: not found (nor .gz): an IDX file of labels "
+                      "expected; " HINT);
+}
+
+static void refuses_what_is_no_directory(void **state) {
+    char path[TEST_PATH_SIZE], below[TEST_PATH_SIZE];
+    assert_load_fails(join(path, *state, "absent"), DATASET_TRAIN, 0,
+                      "/absent: no such directory; " HINT);
+    write_bytes(join(path, *state, "file"), "x", 1);
+    assert_load_fails(path, DATASET_TRAIN, 0, "/file: not a directory; " HINT);
+    assert_load_fails(join(below, path, "below"), DATASET_TRAIN, 0,
+                      "/file/below: no such directory; " HINT);
 }
 
 static void refuses_swapped_files(void **state) {
@@ -314,6 +327,8 @@ int main(int argc, char **argv) {
         cmocka_unit_test_setup_teardown(refuses_labels_that_do_not_match_images, temp_dir_setup,
                                         temp_dir_teardown),
         cmocka_unit_test_setup_teardown(refuses_missing_files, temp_dir_setup, temp_dir_teardown),
+        cmocka_unit_test_setup_teardown(refuses_what_is_no_directory, temp_dir_setup,
+                                        temp_dir_teardown),
         cmocka_unit_test_setup_teardown(refuses_swapped_files, temp_dir_setup, temp_dir_teardown),
         cmocka_unit_test(refuses_path_that_is_too_long),
         cmocka_unit_test_setup_teardown(takes_2_to_256_classes, temp_dir_setup, temp_dir_teardown),

@@ -143,8 +143,12 @@ static void what_is_no_model_is_refused(void **state) {
     assert_fails(model_read(join(path, fixture->dir, "missing"), &model), ST_INPUT, path);
     assert_int_equal(mkdir(join(path, fixture->dir, "empty"), 0700), 0);
     assert_fails(model_read(path, &model), ST_INPUT, "is a directory without model.safetensors");
+    char recipe[TEST_PATH_SIZE];
+    write_bytes(join(recipe, path, "recipe.cfg"), "", 0);
+    assert_fails(model_read(path, &model), ST_INPUT,
+                 "/empty: the run has no model.safetensors (yet): it did not finish");
     write_bytes(join(path, fixture->dir, "text"), "not a model at all", 18);
-    assert_fails(model_read(path, &model), ST_INPUT, "header claims");
+    assert_fails(model_read(path, &model), ST_INPUT, "/text: not a safetensors file: ");
     assert_null(model.file.tensors);
     assert_null(model.recipe.arena);
 }

@@ -234,6 +234,10 @@ static void bad_lengths_are_refused(void **state) {
     write_raw(path, 100000001, "{}", 2, 0);
     assert_int_equal(truncate(path, 100000100), 0); /* a hole: no disk */
     check_refused(path, "header claims 100000001 bytes, at most 100000000 are allowed");
+    write_bytes(path, "# A text that is no model\n", 26);
+    check_refused(path, "/bad.safetensors: not a safetensors file: begins with neither");
+    write_bytes(path, "12345678", 8); /* ends where the header would begin */
+    check_refused(path, ": not a safetensors file: begins with neither");
     write_raw(path, 7, "{\0     ", 7, 0);
     check_refused(path, "header holds a control character at byte 1");
 }
