@@ -58,6 +58,14 @@ def module_of(path):
     return parts[1] if len(parts) > 2 else parts[1][:-2]
 
 
+def functions(code):
+    """(name, lines from signature to brace) of each function, in code that clang-format wrote:
+    what belongs to a function is indented, its signature and last brace are not."""
+    pattern = r"^(?!struct|enum \w+ \{|union|typedef|#)\w[^;{}=]*?\b(\w+)\([^;{}]*\) \{\n(?:.*\n)*?\}$"
+    for found in re.finditer(pattern, code, re.M):
+        yield found.group(1), found.group(0).count("\n") + 1
+
+
 def clang_format_version():
     """The major version, None when it is not installed: versions differ in what they want."""
     if shutil.which("clang-format") is None:
@@ -87,6 +95,18 @@ class Architecture(unittest.TestCase):
                 checked += 1
         self.assertGreater(checked, 50)
 
+    def test_private_headers_are_private(self):
+        """A module's own headers stay in it; main alone looks into another, for the commands."""
+        checked = 0
+        for path in sources("src", "mpi", "include"):
+            for header in re.findall(r'#\s*include "([^"]+)"', text(path)):
+                found = os.path.normpath(os.path.join(os.path.dirname(path), header))
+                used = (module_of(path), module_of(found))
+                self.assertTrue(os.path.exists(os.path.join(SOURCE, found)), f"{path}: {header}")
+                self.assertTrue(used[0] == used[1] or used == ("main", "cli"), f"{path}: {header}")
+                checked += 1
+        self.assertGreater(checked, 20)
+
     def test_only_mpi_includes_mpi(self):
         users = {p for p in sources("src", "mpi", "include") if "<mpi.h>" in text(p)}
         self.assertEqual(users, {"mpi/comm_mpi.c"})
@@ -111,6 +131,27 @@ class Hygiene(unittest.TestCase):
         for path in sources(*self.FOLDERS, endings=(".c", ".h", ".py")):
             self.assertLessEqual(text(path).count("\n"), 500, path)
 
+    def test_functions_are_small(self):
+        counted = 0
+        for path in sources(*self.FOLDERS):
+            limit = 60 if path.startswith("tests") else 40
+            for name, lines in functions(text(path)):
+                self.assertLessEqual(lines, limit, f"{path}: {name}")
+                counted += 1
+        self.assertGreater(counted, 500)
+
+    def test_functions_are_measured(self):
+        """Signatures on one line and on two; a struct, a macro and a table are no functions."""
+        code = (
+            "struct s {\n    int i;\n};\n"
+            "static int one(int a) {\n    return a;\n}\n\n"
+            "enum status two(int a,\n                int b) {\n    if (a) {\n        b++;\n    }\n"
+            "    return b;\n}\n"
+            "#define M(x) \\\n    do {           \\\n    } while (0)\n"
+            "static const int table[] = {\n    1,\n};\n"
+        )
+        self.assertEqual(list(functions(code)), [("one", 3), ("two", 7)])
+
     def test_no_function_without_a_bound(self):
         for path in sources("src", "mpi"):
             found = re.search(r"\b(atoi|atof|strcpy|strcat|sprintf|vsprintf|gets|strtok)\(", text(path))
@@ -121,8 +162,28 @@ class Hygiene(unittest.TestCase):
         for path in sources("src", "mpi"):
             if path.startswith(allowed):
                 continue
-            found = re.search(r"\b(exit|abort|printf|puts|perror)\(", re.sub(r"->abort\(", "", text(path)))
-            self.assertIsNone(found, f"{path}: {found}")
+            self.assertIsNone(self.ends_or_prints(text(path)), path)
+
+    @staticmethod
+    def ends_or_prints(code):
+        """What ends the process, or writes to a standard stream; None where nothing does."""
+        code = re.sub(r"->abort\(", "", code)
+        return re.search(
+            r"\b(exit|_exit|_Exit|quick_exit|abort|printf|vprintf|puts|putchar|perror)\("
+            r"|\bv?fprintf\(\s*(stdout|stderr)\b"
+            r"|\b(fputs|fputc|putc|fwrite)\([^;]*,\s*(stdout|stderr)\)",
+            code,
+        )
+
+    def test_output_is_found(self):
+        """The search for output, on what it must find and what it must let through."""
+        for code in ('fprintf(stderr, "x");', "vfprintf(stderr, f, a);", 'fputs("x", stdout);',
+                     'fputc(c ? f(1) : 2, stderr);', "fwrite(b, 1, 2, stdout);", 'printf("x");',
+                     "exit(1);", "vfprintf(\n    stdout, f, a);"):
+            self.assertIsNotNone(self.ends_or_prints(code), code)
+        for code in ('fprintf(file, "x");', "vsnprintf(t, 3, f, a);", 'fputs("x", file);',
+                     "c->abort(c, 1);", 'snprintf(t, 3, "x");'):
+            self.assertIsNone(self.ends_or_prints(code), code)
 
     def test_nothing_is_left_for_later(self):
         for path in sources(*self.FOLDERS):
