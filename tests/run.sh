@@ -25,12 +25,12 @@ jobs=$(nproc 2>/dev/null || echo 2)
 # Building is silent unless it fails.
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
-{
+if ! {
     cmake -S . -B build -DCMAKE_BUILD_TYPE=Release -DESPALIER_TESTS=ON \
-        -DESPALIER_WERROR="${ESPALIER_WERROR:-ON}"
-    cmake --build build -j "$jobs"
-} >"$log" 2>&1 || {
+        -DESPALIER_WERROR="${ESPALIER_WERROR:-ON}" &&
+        cmake --build build -j "$jobs"
+} >"$log" 2>&1; then
     cat "$log" >&2
     exit 1
-}
+fi
 ctest --test-dir build --output-on-failure --no-tests=error -j "$jobs" "$@"
