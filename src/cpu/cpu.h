@@ -14,11 +14,7 @@
 
 #include <espalier/arena.h>
 #include <espalier/backend.h>
-#include <espalier/rng.h>
 #include <omp.h>
-
-/** The state of an output whose unit is dropped; else its maximum's place in the window. */
-enum { STATE_DROPPED = 255 };
 
 /** The CPU backend: backend.h's table, and what all its plans share. */
 struct cpu_backend {
@@ -88,6 +84,11 @@ const struct backward_kind *choose_backward(const struct block_desc *desc, const
 /** The scratch of the calling thread of a team. */
 static inline float *plan_scratch(const struct block_plan *plan) {
     return plan->scratch + (size_t)omp_get_thread_num() * plan->scratch_size;
+}
+
+/** True when a pass drops units. */
+static inline bool plan_drops(const struct block_plan *plan, const struct block_pass *pass) {
+    return pass->training && plan->desc.dropout > 0.0F;
 }
 
 /** Let the communicator make progress, when the calling thread is the one that entered. */

@@ -4,9 +4,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define DECLARE_KERNELS(isa) extern const struct update_kernels update_kernels_##isa;
+#define DECLARE_KERNELS(isa)                                                                       \
+    extern const struct update_kernels update_kernels_##isa;                                       \
+    extern const struct epilogue_kernels epilogue_kernels_##isa;
 #define KERNELS(name, width)                                                                       \
-    { #name, width, &update_kernels_##name }
+    { #name, width, &update_kernels_##name, &epilogue_kernels_##name }
 
 DECLARE_KERNELS(baseline)
 

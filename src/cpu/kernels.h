@@ -8,6 +8,7 @@
 #define ESPALIER_CPU_KERNELS_H
 
 #include <espalier/backend.h>
+#include <espalier/rng.h>
 
 /** The vectors of one update. */
 struct update_vectors {
@@ -21,11 +22,37 @@ struct update_kernels {
     void (*update)(const struct update_args *args, struct update_vectors vectors, size_t count);
 };
 
+/** The state of an output whose unit is dropped; else its maximum's place in the window. */
+enum { STATE_DROPPED = 255 };
+
+/** What follows the linear map of a block, for one sample. The backward passes take the slope from
+ *  the output, so that nothing else need be kept; `keep` is the fraction that dropout keeps, whose
+ *  inverse scaled the output. */
+struct epilogue_kernels {
+    /** a = activation(z + bias), both [pixels][channels]; a may be z. */
+    void (*activate)(enum activation activation, size_t pixels, size_t channels, const float *bias,
+                     const float *z, float *a);
+    /** dz from dy and y, all [count]; dz may be dy. */
+    void (*activate_backward)(enum activation activation, size_t count, float keep, const float *y,
+                              const float *dy, float *dz);
+    /** a [linear] -> y and state [output]: the windows' maxima and their places. */
+    void (*pool)(const struct block_desc *desc, const float *a, float *y, uint8_t *state);
+    /** dy [output] -> dz [linear], through dropout, pooling and activation. */
+    void (*pool_backward)(const struct block_desc *desc, float keep, const uint8_t *state,
+                          const float *y, const float *dy, float *dz);
+    /** Dropout of y and state [units]; counter.group is that of the first unit. */
+    void (*drop)(uint64_t seed, struct rng_counter counter, float rate, size_t units, float *y,
+                 uint8_t *state);
+    /** dz [units] = 0 where the unit is dropped. */
+    void (*drop_backward)(size_t units, const uint8_t *state, float *dz);
+};
+
 /** All kernels of one instruction set. */
 struct kernels {
     const char *isa;
     int lanes; /* floats in a vector */
     const struct update_kernels *update;
+    const struct epilogue_kernels *epilogue;
 };
 
 /** The best set that this machine has, or the one that $ESPALIER_ISA names: ST_USAGE when there is

@@ -54,6 +54,29 @@ ON_EACH_BACKEND(units_fall_as_the_contract_says) {
     free(y);
 }
 
+/* Draws are made for many groups of units side by side: every remainder of them. */
+ON_EACH_BACKEND(any_number_of_units_falls_alike) {
+    enum { MOST = 200 };
+    const uint64_t seed = 0xfedcba9876543210ull;
+    const uint32_t id = 0xfffffff0u;
+    float x[MOST];
+    for (int i = 0; i < MOST; i++)
+        x[i] = 1;
+    for (int units = 1; units <= MOST; units++) {
+        struct block_desc desc = dropout_block(0.5F, 1);
+        desc.input.channels = desc.linear.channels = desc.output.channels = units;
+        struct block_pass pass = {
+            .samples = 1, .training = true, .seed = seed, .update = UINT32_MAX, .sample_ids = &id};
+        float *y = run_block_forward(b, &desc, &pass, (struct block_inputs){.x = x});
+        for (uint32_t unit = 0; unit < (uint32_t)units; unit++) {
+            uint32_t words[4];
+            rng_philox(seed, (struct rng_counter){unit / 4, id, UINT32_MAX, 3u << 24 | 1}, words);
+            assert_true(y[unit] == (words[unit % 4] >> 31 != 0 ? 2 : 0));
+        }
+        free(y);
+    }
+}
+
 /* A unit whose draw equals the rate is kept; one float more of rate, and it falls. */
 ON_EACH_BACKEND(boundary_of_the_rate_is_kept) {
     uint32_t ids[BATCH], words[4];
@@ -235,6 +258,7 @@ ON_EACH_BACKEND(gradient_falls_with_its_unit) {
 int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(units_fall_as_the_contract_says),
+        cmocka_unit_test(any_number_of_units_falls_alike),
         cmocka_unit_test(boundary_of_the_rate_is_kept),
         cmocka_unit_test(ranks_drop_what_one_rank_drops),
         cmocka_unit_test(kept_fraction_is_binomial),

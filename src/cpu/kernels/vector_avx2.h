@@ -26,10 +26,13 @@ static inline __m256i vec_first(int n) {
     return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), index);
 }
 static inline vec vec_load_first(const float *p, int n) {
-    return _mm256_maskload_ps(p, vec_first(n));
+    return n < LANES ? _mm256_maskload_ps(p, vec_first(n)) : vec_load(p);
 }
 static inline void vec_store_first(float *p, vec v, int n) {
-    _mm256_maskstore_ps(p, vec_first(n), v);
+    if (n < LANES)
+        _mm256_maskstore_ps(p, vec_first(n), v);
+    else
+        vec_store(p, v); /* masked stores are slow on some processors */
 }
 static inline vec vec_add(vec a, vec b) {
     return _mm256_add_ps(a, b);
@@ -46,11 +49,27 @@ static inline vec vec_fma(vec a, vec b, vec c) {
 static inline vec vec_max(vec a, vec b) {
     return _mm256_max_ps(a, b);
 }
+static inline vec_mask vec_equal(vec a, vec b) {
+    return _mm256_cmp_ps(a, b, _CMP_EQ_OQ);
+}
 static inline vec_mask vec_greater(vec a, vec b) {
     return _mm256_cmp_ps(a, b, _CMP_GT_OQ);
 }
 static inline vec vec_select(vec_mask m, vec a, vec b) {
     return _mm256_blendv_ps(b, a, m);
+}
+
+enum { HALF_LANES = LANES / 2 };
+typedef uint64_t wide __attribute__((vector_size(sizeof(vec))));
+
+static inline wide wide_set(uint64_t x) {
+    return x - (wide){0};
+}
+static inline wide wide_count(uint64_t x) {
+    return x + (wide){0, 1, 2, 3};
+}
+static inline wide wide_multiply(wide a, wide b) {
+    return (wide)_mm256_mul_epu32((__m256i)a, (__m256i)b);
 }
 
 #endif

@@ -45,11 +45,27 @@ static inline vec vec_fma(vec a, vec b, vec c) {
 static inline vec vec_max(vec a, vec b) {
     return _mm512_max_ps(a, b);
 }
+static inline vec_mask vec_equal(vec a, vec b) {
+    return _mm512_cmp_ps_mask(a, b, _CMP_EQ_OQ);
+}
 static inline vec_mask vec_greater(vec a, vec b) {
     return _mm512_cmp_ps_mask(a, b, _CMP_GT_OQ);
 }
 static inline vec vec_select(vec_mask m, vec a, vec b) {
     return _mm512_mask_blend_ps(m, b, a);
+}
+
+enum { HALF_LANES = LANES / 2 };
+typedef uint64_t wide __attribute__((vector_size(sizeof(vec))));
+
+static inline wide wide_set(uint64_t x) {
+    return x - (wide){0};
+}
+static inline wide wide_count(uint64_t x) {
+    return x + (wide){0, 1, 2, 3, 4, 5, 6, 7};
+}
+static inline wide wide_multiply(wide a, wide b) {
+    return (wide)_mm512_mul_epu32((__m512i)a, (__m512i)b);
 }
 
 #endif

@@ -52,12 +52,31 @@ static inline vec vec_fma(vec a, vec b, vec c) {
 static inline vec vec_select(vec_mask m, vec a, vec b) {
     return (vec)((m & (vec_mask)a) | (~m & (vec_mask)b));
 }
+static inline vec_mask vec_equal(vec a, vec b) {
+    return (vec_mask)(a == b);
+}
 static inline vec_mask vec_greater(vec a, vec b) {
     return (vec_mask)(a > b);
 }
 /** The larger; b where either is a NaN. */
 static inline vec vec_max(vec a, vec b) {
     return vec_select(vec_greater(a, b), a, b);
+}
+
+/** HALF_LANES numbers of 64 bits; the compiler's operators apply. */
+enum { HALF_LANES = LANES / 2 };
+typedef uint64_t wide __attribute__((vector_size(sizeof(vec))));
+
+static inline wide wide_set(uint64_t x) {
+    return x - (wide){0};
+}
+/** x, x + 1, x + 2, ... */
+static inline wide wide_count(uint64_t x) {
+    return x + (wide){0, 1};
+}
+/** The products of the lanes' low 32 bits. */
+static inline wide wide_multiply(wide a, wide b) {
+    return (a & UINT32_MAX) * (b & UINT32_MAX);
 }
 
 #endif

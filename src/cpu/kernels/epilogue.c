@@ -1,0 +1,235 @@
+/* What follows a linear map, for one sample: activation, pooling, dropout, and their gradients. */
+#include "elementary.h"
+#include "isa.h"
+
+/* ---- activations ---- */
+
+/* An activation as loops over memory. Forward: a = value of v = z + bias. Backward: the gradient
+ * from d = dy * scale and the activation a = y / scale, `keep` being 1 / scale. */
+struct activation_loops {
+    void (*forward)(size_t pixels, size_t channels, const float *bias, const float *z, float *a);
+    void (*backward)(size_t count, float keep, const float *y, const float *dy, float *dz);
+};
+
+#define DEFINE_ACTIVATION(name, value, gradient)                                                   \
+    static void name##_forward(size_t pixels, size_t channels, const float *bias, const float *z,  \
+                               float *output) {                                                    \
+        for (size_t p = 0; p < pixels; p++, z += channels, output += channels)                     \
+            _Pragma("omp simd") for (size_t k = 0; k < channels; k++) {                            \
+                const float v = z[k] + bias[k];                                                    \
+                output[k] = (value);                                                               \
+            }                                                                                      \
+    }                                                                                              \
+    static void name##_backward(size_t count, float keep, const float *y, const float *dy,         \
+                                float *dz) {                                                       \
+        const float scale = 1.0F / keep;                                                           \
+        _Pragma("omp simd") for (size_t i = 0; i < count; i++) {                                   \
+            const float a = y[i] * keep, d = dy[i] * scale;                                        \
+            (void)a;                                                                               \
+            dz[i] = (gradient);                                                                    \
+        }                                                                                          \
+    }
+
+DEFINE_ACTIVATION(none, v, d)
+DEFINE_ACTIVATION(relu, 0.0F > v ? 0.0F : v, a > 0.0F ? d : 0.0F) /* a NaN stays one */
+DEFINE_ACTIVATION(sigmoid, elementary_sigmoid(v), d *a *(1.0F - a))
+DEFINE_ACTIVATION(tanh, elementary_tanh(v), d *((1.0F - a) * (1.0F + a)))
+
+static const struct activation_loops activations[ACTIVATION_COUNT] = {
+    [ACTIVATION_NONE] = {none_forward, none_backward},
+    [ACTIVATION_RELU] = {relu_forward, relu_backward},
+    [ACTIVATION_SIGMOID] = {sigmoid_forward, sigmoid_backward},
+    [ACTIVATION_TANH] = {tanh_forward, tanh_backward},
+};
+
+static void activate(enum activation activation, size_t pixels, size_t channels, const float *bias,
+                     const float *z, float *a) {
+    activations[activation].forward(pixels, channels, bias, z, a);
+}
+
+static void activate_backward(enum activation activation, size_t count, float keep, const float *y,
+                              const float *dy, float *dz) {
+    activations[activation].backward(count, keep, y, dy, dz);
+}
+
+/* ---- pooling ---- */
+
+/* The windows of a block's pooling: places are counted along its rows. */
+struct window {
+    int pool;
+    size_t row, column; /* floats to the next row and column of the image */
+};
+
+static struct window window_of(const struct block_desc *desc) {
+    return (struct window){
+        .pool = desc->pool,
+        .row = (size_t)desc->linear.width * (size_t)desc->linear.channels,
+        .column = (size_t)desc->linear.channels,
+    };
+}
+
+/* Offset into z of the window's first pixel. */
+static size_t window_start(const struct block_desc *desc, int row, int column) {
+    const struct window w = window_of(desc);
+    return (size_t)row * (size_t)w.pool * w.row + (size_t)column * (size_t)w.pool * w.column;
+}
+
+/* Up to LANES channels of a window. The first of equals wins; a NaN only in the first place. */
+static inline void window_maximum(const struct window *w, const float *a, int channels, float *y,
+                                  uint8_t *state) {
+    vec best = vec_load_first(a, channels), place = vec_zero();
+    for (int i = 0; i < w->pool; i++)
+        for (int j = 0; j < w->pool; j++) {
+            const float *here = a + (size_t)i * w->row + (size_t)j * w->column;
+            const vec candidate = vec_load_first(here, channels);
+            const vec_mask larger = vec_greater(candidate, best);
+            best = vec_select(larger, candidate, best);
+            place = vec_select(larger, vec_set((float)(i * w->pool + j)), place);
+        }
+    float places[LANES];
+    vec_store(places, place);
+    vec_store_first(y, best, channels);
+#pragma omp simd
+    for (int k = 0; k < channels; k++)
+        state[k] = (uint8_t)places[k];
+}
+
+static void pool_forward(const struct block_desc *desc, const float *a, float *y, uint8_t *state) {
+    const struct window w = window_of(desc);
+    const int channels = desc->output.channels;
+    for (int row = 0; row < desc->output.height; row++)
+        for (int column = 0; column < desc->output.width; column++) {
+            const float *window = a + window_start(desc, row, column);
+            int k = 0;
+            for (; k + LANES <= channels; k += LANES)
+                window_maximum(&w, window + k, LANES, y + k, state + k);
+            if (k < channels)
+                window_maximum(&w, window + k, channels - k, y + k, state + k);
+            y += channels;
+            state += channels;
+        }
+}
+
+enum { CHANNELS_AT_ONCE = 64 }; /* of one window, in a local array */
+
+/* Up to LANES channels: g goes to the place of each maximum; what is dropped (no place) and the
+ * rest get 0. */
+static inline void spread_lanes(const struct window *w, const float *g, const uint8_t *state,
+                                int channels, float *dz) {
+    float places[LANES] = {0};
+#pragma omp simd
+    for (int k = 0; k < channels; k++)
+        places[k] = state[k];
+    const vec place = vec_load(places), gradient = vec_load_first(g, channels);
+    for (int i = 0; i < w->pool; i++)
+        for (int j = 0; j < w->pool; j++) {
+            const vec_mask here = vec_equal(place, vec_set((float)(i * w->pool + j)));
+            vec_store_first(dz + (size_t)i * w->row + (size_t)j * w->column,
+                            vec_select(here, gradient, vec_zero()), channels);
+        }
+}
+
+static void window_spread(const struct window *w, const float *g, const uint8_t *state,
+                          int channels, float *dz) {
+    int k = 0;
+    for (; k + LANES <= channels; k += LANES)
+        spread_lanes(w, g + k, state + k, LANES, dz + k);
+    if (k < channels)
+        spread_lanes(w, g + k, state + k, channels - k, dz + k);
+}
+
+static void pool_backward(const struct block_desc *desc, float keep, const uint8_t *state,
+                          const float *y, const float *dy, float *dz) {
+    const struct window w = window_of(desc);
+    const int channels = desc->output.channels;
+    float g[CHANNELS_AT_ONCE];
+    if (desc->linear.height % desc->pool != 0 || desc->linear.width % desc->pool != 0)
+        memset(dz, 0, shape_size(desc->linear) * sizeof *dz); /* windows that were cut off */
+    for (int row = 0; row < desc->output.height; row++)
+        for (int column = 0; column < desc->output.width; column++) {
+            float *window = dz + window_start(desc, row, column);
+            for (int k = 0; k < channels; k += CHANNELS_AT_ONCE) {
+                const int left = channels - k;
+                const int count = left < CHANNELS_AT_ONCE ? left : CHANNELS_AT_ONCE;
+                activate_backward(desc->activation, (size_t)count, keep, y + k, dy + k, g);
+                window_spread(&w, g, state + k, count, window + k);
+            }
+            y += channels;
+            dy += channels;
+            state += channels;
+        }
+}
+
+/* ---- dropout ---- */
+
+/* Philox4x32-10 (rng.h) of HALF_LANES counters, one in each 64-bit lane; only the low halves
+ * count, since a multiplication takes no other. */
+struct philox {
+    wide c0, c1, c2, c3;
+};
+
+enum { UNITS_AT_ONCE = 4 * HALF_LANES, STRANDS = 2, DRAWS = STRANDS * UNITS_AT_ONCE };
+
+static inline struct philox philox_round(struct philox p, uint32_t key0, uint32_t key1) {
+    const wide product0 = wide_multiply(p.c0, wide_set(0xD2511F53U));
+    const wide product1 = wide_multiply(p.c2, wide_set(0xCD9E8D57U));
+    return (struct philox){.c0 = (product1 >> 32) ^ p.c1 ^ wide_set(key0),
+                           .c1 = product1,
+                           .c2 = (product0 >> 32) ^ p.c3 ^ wide_set(key1),
+                           .c3 = product0};
+}
+
+static inline void philox_store(struct philox p, uint32_t words[UNITS_AT_ONCE]) {
+    const wide low = wide_set(UINT32_MAX);
+    const wide first = (p.c0 & low) | p.c1 << 32, second = (p.c2 & low) | p.c3 << 32;
+    for (int lane = 0; lane < HALF_LANES; lane++) {
+        const uint64_t four[] = {first[lane], second[lane]};
+        memcpy(words + 4 * lane, four, sizeof four);
+    }
+}
+
+/* The words of the groups that follow counter.group; several strands, since a round must wait for
+ * the one before. */
+static void draw(uint64_t seed, struct rng_counter counter, uint32_t words[DRAWS]) {
+    struct philox strands[STRANDS];
+    uint32_t key0 = (uint32_t)seed, key1 = (uint32_t)(seed >> 32);
+    for (int s = 0; s < STRANDS; s++)
+        strands[s] = (struct philox){wide_count(counter.group + (uint32_t)s * HALF_LANES),
+                                     wide_set(counter.sample), wide_set(counter.time),
+                                     wide_set(counter.stream)};
+    for (int round = 0; round < 10; round++, key0 += 0x9E3779B9U, key1 += 0xBB67AE85U)
+#pragma GCC unroll 4
+        for (int s = 0; s < STRANDS; s++)
+            strands[s] = philox_round(strands[s], key0, key1);
+    for (int s = 0; s < STRANDS; s++)
+        philox_store(strands[s], words + s * UNITS_AT_ONCE);
+}
+
+static void drop_units(const uint32_t *restrict words, float rate, size_t units, float *restrict y,
+                       uint8_t *restrict state) {
+    const float scale = 1.0F / (1.0F - rate);
+#pragma omp simd
+    for (size_t i = 0; i < units; i++) {
+        const bool dropped = rng_uniform(words[i]) < rate;
+        y[i] = dropped ? 0.0F : y[i] * scale;
+        state[i] = dropped ? STATE_DROPPED : state[i];
+    }
+}
+
+static void drop(uint64_t seed, struct rng_counter counter, float rate, size_t units, float *y,
+                 uint8_t *state) {
+    uint32_t words[DRAWS];
+    for (size_t first = 0; first < units; first += DRAWS, counter.group += DRAWS / 4) {
+        const size_t left = units - first;
+        draw(seed, counter, words);
+        drop_units(words, rate, left < DRAWS ? left : DRAWS, y + first, state + first);
+    }
+}
+
+static void drop_backward(size_t units, const uint8_t *state, float *dz) {
+    for (size_t i = 0; i < units; i++)
+        dz[i] = state[i] == STATE_DROPPED ? 0.0F : dz[i];
+}
+
+const struct epilogue_kernels ISA_NAME(epilogue_kernels) = {
+    activate, activate_backward, pool_forward, pool_backward, drop, drop_backward};
