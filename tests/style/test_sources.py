@@ -61,7 +61,7 @@ def module_of(path):
 def functions(code):
     """(name, lines from signature to brace) of each function, in code that clang-format wrote:
     what belongs to a function is indented, its signature and last brace are not."""
-    pattern = r"^(?=\w)[^;{}=]*?\b(\w+)\([^;{}]*\) \{\n(?:.*\n)*?\}$"
+    pattern = r"^(?=\w)[^;{}=]*?\b(\w+)\([^;{}]*\) \{(?: /\*.*)?\n(?:.*\n)*?\}$"
     for found in re.finditer(pattern, code, re.M):
         yield found.group(1), found.group(0).count("\n") + 1
 
