@@ -5,11 +5,9 @@ The readers have unit tests with a case for every field; these hold the whole pr
 
 import gzip
 import os
-import shutil
 import struct
-import subprocess
 
-from program import MNIST, RECIPES, SOURCE, ProgramTest, environment, run
+from program import MNIST, RECIPES, ProgramTest, run
 
 NAMES = (
     "train-images-idx3-ubyte",
@@ -250,19 +248,3 @@ class RunDirectory(ProgramTest):
         result = self.train_to(path)
         self.assertIn(result.code, (1, 2))
         self.assertIn(path, result.messages()[0])
-
-
-class Fetch(ProgramTest):
-    """jobs/fetch_mnist.sh from a directory that the user has."""
-
-    def test_copies_what_the_user_has(self):
-        script = os.path.join(SOURCE, "jobs", "fetch_mnist.sh")
-        source = self.path("mine")
-        shutil.copytree(MNIST, source)
-        done = subprocess.run([script, self.path("target")], capture_output=True, text=True,
-                              env=environment(ESPALIER_MNIST=source))
-        self.assertEqual(done.returncode, 0, done.stderr)
-        self.assertEqual(sorted(os.listdir(self.path("target"))), sorted(NAMES))
-        again = subprocess.run([script, self.path("target")], capture_output=True, text=True,
-                               env=environment(ESPALIER_MNIST=source))
-        self.assertIn("complete", again.stdout + again.stderr)
