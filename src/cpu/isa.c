@@ -6,9 +6,10 @@
 
 #define DECLARE_KERNELS(isa)                                                                       \
     extern const struct update_kernels update_kernels_##isa;                                       \
-    extern const struct epilogue_kernels epilogue_kernels_##isa;
+    extern const struct epilogue_kernels epilogue_kernels_##isa;                                   \
+    extern const struct direct_kernels direct_kernels_##isa;
 #define KERNELS(name, width)                                                                       \
-    { #name, width, &update_kernels_##name, &epilogue_kernels_##name }
+    { #name, width, &update_kernels_##name, &epilogue_kernels_##name, &direct_kernels_##name }
 
 DECLARE_KERNELS(baseline)
 

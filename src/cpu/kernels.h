@@ -47,12 +47,41 @@ struct epilogue_kernels {
     void (*drop_backward)(size_t units, const uint8_t *state, float *dz);
 };
 
+/** A convolution of one image. A pixel of the output sees, in each of `rows` rows of the kernel,
+ *  `taps` values next to each other in the image: the kernel's width times the input's channels. */
+struct direct_layer {
+    int height, width, channels; /* of the output */
+    int rows, taps;              /* of the kernel */
+    /* floats of the image: from one output pixel, or row, to the next; from one row of the kernel
+     * to the next */
+    size_t pixel_step, row_step, kernel_step;
+};
+
+/** Direct convolutions; the image holds all that the kernel sees: no padding. */
+struct direct_kernels {
+    /** z[height][width][channels] = max(floor, bias + weights * x); a NaN stays one.
+     *
+     *  Weights and bias come in blocks of two vectors of channels, [blocks][rows][taps][2 lanes]
+     *  and [blocks][2 lanes]; where the last block has no channel for its second vector, its
+     *  weights have none either: [rows][taps][lanes]. */
+    void (*forward)(const struct direct_layer *layer, const float *x, const float *weights,
+                    const float *bias, float floor, float *z);
+    /** Adds to dweights[rows][taps][padded] and dbias[padded], the channels padded to whole
+     *  vectors, what dz[height][width][channels] makes of it. Reads up to two vectors beyond the
+     *  end of dz; what it finds there goes to the padding. */
+    void (*backward)(const struct direct_layer *layer, const float *x, const float *dz,
+                     float *dweights, float *dbias);
+    /** dz = dy where y > 0, else 0. */
+    void (*relu_backward)(size_t count, const float *y, const float *dy, float *dz);
+};
+
 /** All kernels of one instruction set. */
 struct kernels {
     const char *isa;
     int lanes; /* floats in a vector */
     const struct update_kernels *update;
     const struct epilogue_kernels *epilogue;
+    const struct direct_kernels *direct;
 };
 
 /** The best set that this machine has, or the one that $ESPALIER_ISA names: ST_USAGE when there is

@@ -1,7 +1,7 @@
 /* isa.h - names and vectors of the instruction set that a kernel file is being compiled for.
  *
  * The build defines ISA (baseline, avx2, avx512) and VECTOR_HEADER. Every vector header offers the
- * same: LANES floats in a `vec`, and the operations below it. */
+ * same: LANES floats in a `vec`, REGISTERS of them, and the operations below it. */
 #ifndef ESPALIER_CPU_KERNELS_ISA_H
 #define ESPALIER_CPU_KERNELS_ISA_H
 

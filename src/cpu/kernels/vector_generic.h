@@ -5,7 +5,7 @@
 #include <stdint.h>
 #include <string.h>
 
-enum { LANES = 4 };
+enum { LANES = 4, REGISTERS = 16 };
 typedef float vec __attribute__((vector_size(16)));
 typedef int32_t vec_mask __attribute__((vector_size(16))); /* all bits of a lane, or none */
 

@@ -1,0 +1,201 @@
+/* Direct convolution: packed weights, frames, and the forward pass. */
+#include "conv_direct.h"
+
+#include <limits.h>
+#include <math.h>
+#include <string.h>
+
+enum { LINE_FLOATS = 16 };
+
+size_t whole_lines(size_t count) {
+    return (count + LINE_FLOATS - 1) / LINE_FLOATS * LINE_FLOATS;
+}
+
+size_t whole_vectors(const struct block_plan *plan, int count) {
+    const size_t lanes = (size_t)plan->kernels->lanes;
+    return ((size_t)count + lanes - 1) / lanes * lanes;
+}
+
+bool direct_is_plain(const struct block_plan *plan, const struct block_pass *pass,
+                     enum activation activation) {
+    const struct block_desc *desc = &plan->desc;
+    return desc->activation == activation && desc->pool == 1 && !plan_drops(plan, pass);
+}
+
+/* ---- frames ---- */
+
+enum status frame_resize(const struct block_desc *desc, long long height, long long width,
+                         struct frame *frame) {
+    const int channels = frame->image.channels;
+    if (height > INT_MAX || width > INT_MAX / channels / height)
+        FAIL(ST_SHAPE, "block %u: %lldx%lldx%d with padding, expected at most %d values",
+             desc->layer, height, width, channels, INT_MAX);
+    frame->size = (struct shape){(int)height, (int)width, channels};
+    return ST_OK;
+}
+
+enum status frame_of_input(const struct block_desc *desc, struct frame *frame) {
+    const long long border = 2LL * desc->padding;
+    *frame = (struct frame){.image = desc->input, .offset = desc->padding, .dilation = 1};
+    return frame_resize(desc, desc->input.height + border, desc->input.width + border, frame);
+}
+
+static bool is_image(const struct frame *frame) {
+    return frame->offset == 0 && frame->dilation == 1 &&
+           frame->size.height == frame->image.height && frame->size.width == frame->image.width;
+}
+
+size_t frame_scratch(const struct frame *frame) {
+    return is_image(frame) ? 0 : whole_lines(shape_size(frame->size));
+}
+
+/* Those of `count` pixels along a side that the frame of `size` holds: first .. end - 1. */
+struct range {
+    int first, end;
+};
+
+static struct range held(const struct frame *frame, int count, int size) {
+    struct range range = {0, count};
+    while (range.first < count && frame->offset + range.first * frame->dilation < 0)
+        range.first++;
+    while (range.end > range.first && frame->offset + (range.end - 1) * frame->dilation >= size)
+        range.end--;
+    return range;
+}
+
+static size_t at(const struct frame *frame, int i) {
+    return (size_t)(frame->offset + i * frame->dilation);
+}
+
+const float *frame_view(const struct frame *frame, const float *image, float *scratch) {
+    if (is_image(frame))
+        return image;
+    const struct range rows = held(frame, frame->image.height, frame->size.height);
+    const struct range columns = held(frame, frame->image.width, frame->size.width);
+    const size_t channels = (size_t)frame->image.channels;
+    const size_t run = frame->dilation == 1 ? (size_t)(columns.end - columns.first) : 1;
+    memset(scratch, 0, shape_size(frame->size) * sizeof *scratch);
+    for (int i = rows.first; i < rows.end; i++)
+        for (int j = columns.first; j < columns.end; j += (int)run) {
+            const size_t from = (size_t)i * (size_t)frame->image.width + (size_t)j;
+            const size_t to = at(frame, i) * (size_t)frame->size.width + at(frame, j);
+            memcpy(scratch + to * channels, image + from * channels,
+                   run * channels * sizeof *scratch);
+        }
+    return scratch;
+}
+
+struct direct_layer direct_layer_of(const struct frame *frame, struct shape output, int kernel,
+                                    int stride) {
+    const size_t channels = (size_t)frame->size.channels, step = (size_t)stride;
+    const size_t row = (size_t)frame->size.width * channels;
+    return (struct direct_layer){.height = output.height,
+                                 .width = output.width,
+                                 .channels = output.channels,
+                                 .rows = kernel,
+                                 .taps = kernel * frame->size.channels,
+                                 .pixel_step = step * channels,
+                                 .row_step = step * row,
+                                 .kernel_step = row};
+}
+
+/* ---- weights ---- */
+
+/* Output channels of a convolution, in whole pairs of vectors. */
+static size_t whole_pairs(const struct block_plan *plan, int channels) {
+    return whole_vectors(plan, (channels + 1) / 2) * 2;
+}
+
+enum status direct_create(struct block_plan *plan, struct direct *conv) {
+    const size_t channels = whole_pairs(plan, conv->layer.channels);
+    const size_t taps = (size_t)conv->layer.rows * (size_t)conv->layer.taps;
+    TRY(ARENA_ARRAY(plan->arena, channels, &conv->zeros));
+    return arena_alloc(plan->arena, taps, channels * sizeof(float), (void **)&conv->weights);
+}
+
+/* The weights of output channel k, `width` to a tap, at the taps of `packed`. */
+static void load_channel(const struct direct *conv, struct weight_view view, int k, float *packed,
+                         size_t width) {
+    const float *weights = view.first + k * view.output;
+    const int inputs = conv->frame.size.channels, columns = conv->layer.taps / inputs;
+    for (int i = 0; i < conv->layer.rows; i++)
+        for (int j = 0; j < columns; j++)
+            for (int c = 0; c < inputs; c++, packed += width)
+                *packed = weights[i * view.row + j * view.column + c * view.input];
+}
+
+void direct_load(const struct block_plan *plan, struct direct *conv, struct weight_view view) {
+    const int channels = conv->layer.channels, pair = 2 * plan->kernels->lanes;
+    const size_t taps = (size_t)conv->layer.rows * (size_t)conv->layer.taps;
+    for (int k = 0; k < channels; k++) {
+        const int block = k / pair * pair;
+        const size_t left = whole_vectors(plan, channels - block);
+        const size_t width = left < (size_t)pair ? left : (size_t)pair;
+        load_channel(conv, view, k, conv->weights + (size_t)block * taps + k % pair, width);
+    }
+}
+
+/* ---- forward ---- */
+
+struct forward {
+    struct direct conv;
+    float *bias; /* [padded channels] */
+};
+
+static enum status forward_create(struct block_plan *plan, size_t *scratch_floats) {
+    const struct block_desc *desc = &plan->desc;
+    struct forward *forward;
+    TRY(ARENA_ARRAY(plan->arena, 1, &forward));
+    plan->forward = forward;
+    struct direct *conv = &forward->conv;
+    TRY(frame_of_input(desc, &conv->frame));
+    conv->layer = direct_layer_of(&conv->frame, desc->linear, desc->kernel, desc->stride);
+    TRY(direct_create(plan, conv));
+    *scratch_floats = frame_scratch(&conv->frame) + shape_size(desc->linear);
+    return ARENA_ARRAY(plan->arena, whole_pairs(plan, desc->linear.channels), &forward->bias);
+}
+
+static void forward_load(struct block_plan *plan) {
+    struct forward *forward = plan->forward;
+    const ptrdiff_t kernel = plan->desc.kernel, area = kernel * kernel;
+    const struct weight_view view = {.first = plan->weights,
+                                     .output = plan->desc.input.channels * area,
+                                     .row = kernel,
+                                     .column = 1,
+                                     .input = area};
+    direct_load(plan, &forward->conv, view);
+    memcpy(forward->bias, plan->bias, (size_t)plan->desc.linear.channels * sizeof *plan->bias);
+}
+
+/* Bias and activation on the way to y, where that is all. */
+static void forward_plain(const struct block_plan *plan, const float *x, float *y) {
+    const struct forward *forward = plan->forward;
+    const float floor = plan->desc.activation == ACTIVATION_RELU ? 0.0F : -INFINITY;
+    plan->kernels->direct->forward(&forward->conv.layer, x, forward->conv.weights, forward->bias,
+                                   floor, y);
+}
+
+static void forward_image(const struct block_plan *plan, const struct block_pass *pass, int n,
+                          const float *x, float *y) {
+    const struct direct *conv = &((const struct forward *)plan->forward)->conv;
+    float *scratch = plan_scratch(plan);
+    const float *image = frame_view(&conv->frame, x, scratch);
+    if (direct_is_plain(plan, pass, ACTIVATION_RELU) ||
+        direct_is_plain(plan, pass, ACTIVATION_NONE)) {
+        forward_plain(plan, image, y);
+        return;
+    }
+    float *z = plan->desc.pool == 1 ? y : scratch + frame_scratch(&conv->frame);
+    plan->kernels->direct->forward(&conv->layer, image, conv->weights, conv->zeros, -INFINITY, z);
+    epilogue_forward(plan, pass, n, z, y);
+}
+
+static void forward_run(struct block_plan *plan, const struct block_pass *pass, const float *x,
+                        float *y) {
+    const size_t inputs = shape_size(plan->desc.input), outputs = shape_size(plan->desc.output);
+#pragma omp parallel for num_threads(plan->threads) schedule(dynamic)
+    for (int n = 0; n < pass->samples; n++)
+        forward_image(plan, pass, n, x + (size_t)n * inputs, y + (size_t)n * outputs);
+}
+
+const struct forward_kind forward_direct = {"direct", forward_create, forward_load, forward_run};

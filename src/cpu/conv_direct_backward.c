@@ -1,0 +1,189 @@
+/* The gradients of a convolution, directly. dz is the gradient with respect to the linear map.
+ *
+ * The weights' gradient is a sum over pixels, formed a strip of rows at a time: the strip stays in
+ * the first cache while all taps pass over it. The input's gradient is the convolution of dz, with
+ * stride - 1 zeros between its pixels, by the kernel upside down, inputs and outputs exchanged. */
+#include "conv_direct.h"
+
+#include <math.h>
+#include <string.h>
+
+/* Images whose weight gradients are added up one after the other by one thread; the sums of these
+ * grains are then added in their order, whatever thread formed them. */
+enum { GRAIN = 4 };
+
+/* Floats of dz in a strip, about: as many of the image lie in the first cache beside them. */
+enum { STRIP_FLOATS = 4096 };
+
+struct backward {
+    struct direct_layer layer; /* of the forward pass; its weights are not needed */
+    struct frame frame;
+    struct direct transposed; /* dz -> dx; not of a first block */
+    int strip;                /* rows of dz */
+    size_t taps, channels;    /* of the kernel; of the output, in whole vectors */
+    /* [grains][taps + 1][channels]: the bias is the weight of one more tap, which is always 1. */
+    float *gradient;
+};
+
+static int grains(int samples) {
+    return (samples + GRAIN - 1) / GRAIN;
+}
+
+static size_t gradient_floats(const struct backward *backward) {
+    return (backward->taps + 1) * backward->channels;
+}
+
+static enum status create_transposed(struct block_plan *plan, struct direct *transposed) {
+    const struct block_desc *desc = &plan->desc;
+    const int border = desc->kernel - 1;
+    transposed->frame = (struct frame){
+        .image = desc->linear, .offset = border - desc->padding, .dilation = desc->stride};
+    TRY(frame_resize(desc, (long long)desc->input.height + border,
+                     (long long)desc->input.width + border, &transposed->frame));
+    transposed->layer = direct_layer_of(&transposed->frame, desc->input, desc->kernel, 1);
+    return direct_create(plan, transposed);
+}
+
+static enum status create_gradient(struct block_plan *plan, struct backward *backward) {
+    const struct shape z = plan->desc.linear;
+    const int rows = STRIP_FLOATS / (z.width * z.channels);
+    backward->strip = rows < 1 ? 1 : rows;
+    backward->taps = (size_t)backward->layer.rows * (size_t)backward->layer.taps;
+    backward->channels = whole_vectors(plan, z.channels);
+    return arena_alloc(plan->arena, (size_t)grains(plan->max_samples),
+                       gradient_floats(backward) * sizeof(float), (void **)&backward->gradient);
+}
+
+/* Scratch: dz of an image, then a frame: of the image, later of dz. */
+static size_t dz_scratch(const struct block_plan *plan) {
+    const size_t beyond = 2 * whole_vectors(plan, 1); /* that kernels may read */
+    return whole_lines(shape_size(plan->desc.linear) + beyond);
+}
+
+static enum status backward_create(struct block_plan *plan, size_t *scratch_floats) {
+    const struct block_desc *desc = &plan->desc;
+    struct backward *backward;
+    TRY(ARENA_ARRAY(plan->arena, 1, &backward));
+    plan->backward = backward;
+    TRY(frame_of_input(desc, &backward->frame));
+    backward->layer = direct_layer_of(&backward->frame, desc->linear, desc->kernel, desc->stride);
+    size_t frame = frame_scratch(&backward->frame);
+    if (!plan->first) {
+        TRY(create_transposed(plan, &backward->transposed));
+        const size_t other = frame_scratch(&backward->transposed.frame);
+        frame = frame > other ? frame : other;
+    }
+    *scratch_floats = dz_scratch(plan) + frame;
+    return create_gradient(plan, backward);
+}
+
+static void backward_load(struct block_plan *plan) {
+    if (plan->first)
+        return;
+    struct backward *backward = plan->backward;
+    const ptrdiff_t kernel = plan->desc.kernel, area = kernel * kernel;
+    const struct weight_view upside_down = {.first = plan->weights + area - 1,
+                                            .output = area,
+                                            .row = -kernel,
+                                            .column = -1,
+                                            .input = plan->desc.input.channels * area};
+    direct_load(plan, &backward->transposed, upside_down);
+}
+
+/* One image as its strips see it. */
+struct image {
+    const float *x; /* in its frame */
+    const float *y, *dy;
+    float *dz;          /* whole, or room for a strip at a time */
+    bool mask, keep_dz; /* dz is dy masked by relu, formed strip by strip; it is needed later */
+    float *gradient;    /* of the image's grain */
+};
+
+static void backward_strip(const struct block_plan *plan, const struct image *image, int row) {
+    const struct backward *backward = plan->backward;
+    const struct direct_kernels *kernels = plan->kernels->direct;
+    const size_t line = (size_t)plan->desc.linear.width * (size_t)plan->desc.linear.channels;
+    const size_t first = (size_t)row * line;
+    struct direct_layer strip = backward->layer;
+    strip.height = strip.height - row < backward->strip ? strip.height - row : backward->strip;
+    float *dz = image->mask && !image->keep_dz ? image->dz : image->dz + first;
+    if (image->mask)
+        kernels->relu_backward((size_t)strip.height * line, image->y + first, image->dy + first,
+                               dz);
+    kernels->backward(&strip, image->x + (size_t)row * strip.row_step, dz, image->gradient,
+                      image->gradient + backward->taps * backward->channels);
+}
+
+static void backward_image(const struct block_plan *plan, const struct block_pass *pass,
+                           const struct backward_args *args, int n) {
+    const struct backward *backward = plan->backward;
+    const size_t inputs = shape_size(plan->desc.input), outputs = shape_size(plan->desc.output);
+    float *dz = plan_scratch(plan), *frame = dz + dz_scratch(plan);
+    const struct image image = {
+        .x = frame_view(&backward->frame, args->x + (size_t)n * inputs, frame),
+        .y = args->y + (size_t)n * outputs,
+        .dy = args->dy + (size_t)n * outputs,
+        .dz = dz,
+        .mask = direct_is_plain(plan, pass, ACTIVATION_RELU),
+        .keep_dz = !plan->first,
+        .gradient = backward->gradient + (size_t)(n / GRAIN) * gradient_floats(backward)};
+    if (!image.mask)
+        epilogue_backward(plan, pass, n, image.y, image.dy, dz);
+    for (int row = 0; row < plan->desc.linear.height; row += backward->strip)
+        backward_strip(plan, &image, row);
+    if (plan->first)
+        return;
+    const struct direct *transposed = &backward->transposed;
+    plan->kernels->direct->forward(&transposed->layer, frame_view(&transposed->frame, dz, frame),
+                                   transposed->weights, transposed->zeros, -INFINITY,
+                                   args->dx + (size_t)n * inputs);
+}
+
+static void backward_grain(const struct block_plan *plan, const struct block_pass *pass,
+                           const struct backward_args *args, int grain) {
+    const struct backward *backward = plan->backward;
+    const size_t floats = gradient_floats(backward);
+    const int end = (grain + 1) * GRAIN;
+    memset(backward->gradient + (size_t)grain * floats, 0, floats * sizeof *backward->gradient);
+    for (int n = grain * GRAIN; n < end && n < pass->samples; n++) {
+        backward_image(plan, pass, args, n);
+        poll_from_team(args->poll);
+    }
+}
+
+/* Add up the grains' gradients at one tap, in the first one's place, and hand them over. */
+static void reduce_tap(const struct block_plan *plan, int count, size_t tap,
+                       const struct backward_args *args) {
+    const struct backward *backward = plan->backward;
+    const size_t inputs = (size_t)plan->desc.input.channels;
+    float *restrict sum = backward->gradient + tap * backward->channels;
+    for (int g = 1; g < count; g++) {
+        const float *restrict part = sum + (size_t)g * gradient_floats(backward);
+        for (size_t k = 0; k < backward->channels; k++)
+            sum[k] += part[k];
+    }
+    const bool bias = tap == backward->taps;
+    const size_t canonical = tap % inputs * (backward->taps / inputs) + tap / inputs;
+    float *to = bias ? args->dbias : args->dweights + canonical;
+    const size_t step = bias ? 1 : backward->taps;
+    for (int k = 0; k < plan->desc.linear.channels; k++)
+        to[(size_t)k * step] = sum[k];
+}
+
+static void backward_run(struct block_plan *plan, const struct block_pass *pass,
+                         const struct backward_args *args) {
+    const struct backward *backward = plan->backward;
+    const int count = grains(pass->samples);
+#pragma omp parallel num_threads(plan->threads)
+    {
+#pragma omp for schedule(dynamic)
+        for (int g = 0; g < count; g++)
+            backward_grain(plan, pass, args, g);
+#pragma omp for
+        for (size_t t = 0; t <= backward->taps; t++)
+            reduce_tap(plan, count, t, args);
+    }
+}
+
+const struct backward_kind backward_direct = {"direct", backward_create, backward_load,
+                                              backward_run};

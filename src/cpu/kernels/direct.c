@@ -1,0 +1,297 @@
+/* Direct convolution: sums of products that stay in registers from their first term to their last.
+ *
+ * A tile is PIXELS pixels of one row of the output by one or two vectors of its channels. Each tap
+ * costs a load for each vector of weights and a broadcast for each pixel, shared by all products of
+ * the tile. For the gradient of the weights, a tile is some taps by one or two vectors of channels,
+ * and the sum runs over the pixels. */
+#include "isa.h"
+
+#define INLINE static inline __attribute__((always_inline))
+
+/* What fits into the registers beside the sums: two weights, a broadcast, a product in the making.
+ * A tile has this many pixels, or taps, at most, for two vectors of channels. */
+enum { TILE = (REGISTERS - 4) / 2 };
+
+static size_t first_of(int part, int parts, int count) {
+    return (size_t)part * (size_t)count / (size_t)parts;
+}
+
+static int parts_of(int count) {
+    return (count + TILE - 1) / TILE;
+}
+
+/* ---- forward ---- */
+
+/* What all tiles of some channels share. */
+struct strip {
+    const struct direct_layer *layer;
+    const float *weights, *bias; /* of these channels */
+    vec floor;
+    int last; /* channels in the last vector */
+};
+
+INLINE void store(float *z, vec v, const struct strip *strip, bool last) {
+    const vec floored = vec_max(strip->floor, v);
+    if (last && strip->last < LANES)
+        vec_store_first(z, floored, strip->last);
+    else
+        vec_store(z, floored);
+}
+
+INLINE void tile(const struct strip *strip, const float *x, float *z, int pixels, int vectors) {
+    const struct direct_layer *layer = strip->layer;
+    const size_t pixel = layer->pixel_step, channels = (size_t)layer->channels;
+    const float *w = strip->weights;
+    vec sums[TILE][2];
+#pragma GCC unroll 16
+    for (int j = 0; j < pixels; j++)
+#pragma GCC unroll 2
+        for (int v = 0; v < vectors; v++)
+            sums[j][v] = vec_load(strip->bias + v * LANES);
+    for (int r = 0; r < layer->rows; r++, x += layer->kernel_step)
+        for (int t = 0; t < layer->taps; t++, w += vectors * LANES) {
+            const vec first = vec_load(w), second = vec_load(w + (vectors - 1) * LANES);
+#pragma GCC unroll 16
+            for (int j = 0; j < pixels; j++) {
+                const vec value = vec_set(x[(size_t)j * pixel + (size_t)t]);
+                sums[j][0] = vec_fma(value, first, sums[j][0]);
+                if (vectors == 2)
+                    sums[j][1] = vec_fma(value, second, sums[j][1]);
+            }
+        }
+#pragma GCC unroll 16
+    for (int j = 0; j < pixels; j++)
+#pragma GCC unroll 2
+        for (int v = 0; v < vectors; v++)
+            store(z + (size_t)j * channels + v * LANES, sums[j][v], strip, v == vectors - 1);
+}
+
+/* One function for each size of a tile that the registers hold. */
+#define FOR_PIXELS(count)                                                                          \
+    case count:                                                                                    \
+        if (count <= TILE)                                                                         \
+            tile(strip, x, z, count, vectors);                                                     \
+        break;
+
+INLINE void tile_of(const struct strip *strip, const float *x, float *z, size_t pixels,
+                    int vectors) {
+    switch (pixels) {
+        FOR_PIXELS(1)
+        FOR_PIXELS(2)
+        FOR_PIXELS(3)
+        FOR_PIXELS(4)
+        FOR_PIXELS(5)
+        FOR_PIXELS(6)
+        FOR_PIXELS(7)
+        FOR_PIXELS(8)
+        FOR_PIXELS(9)
+        FOR_PIXELS(10)
+        FOR_PIXELS(11)
+        FOR_PIXELS(12)
+        FOR_PIXELS(13)
+        FOR_PIXELS(14)
+    }
+}
+
+/* The whole image, some of its channels. Rows are cut into tiles as equal as can be. */
+INLINE void channels_of(const struct strip *strip, const float *x, float *z, int vectors) {
+    const struct direct_layer *layer = strip->layer;
+    const int parts = parts_of(layer->width);
+    const size_t row = (size_t)layer->width * (size_t)layer->channels;
+    for (int y = 0; y < layer->height; y++, x += layer->row_step, z += row)
+        for (int part = 0; part < parts; part++) {
+            const size_t first = first_of(part, parts, layer->width);
+            const size_t end = first_of(part + 1, parts, layer->width);
+            tile_of(strip, x + first * layer->pixel_step, z + first * (size_t)layer->channels,
+                    end - first, vectors);
+        }
+}
+
+static void one_vector(const struct strip *strip, const float *x, float *z) {
+    channels_of(strip, x, z, 1);
+}
+
+static void two_vectors(const struct strip *strip, const float *x, float *z) {
+    channels_of(strip, x, z, 2);
+}
+
+static void forward(const struct direct_layer *layer, const float *x, const float *weights,
+                    const float *bias, float floor, float *z) {
+    struct strip strip = {layer, weights, bias, vec_set(floor), 0};
+    const size_t taps = (size_t)layer->rows * (size_t)layer->taps;
+    for (int k = 0; k < layer->channels; k += 2 * LANES) {
+        const int left = layer->channels - k;
+        strip.last = left >= 2 * LANES ? LANES : left - (left > LANES ? LANES : 0);
+        if (left > LANES)
+            two_vectors(&strip, x, z + k);
+        else
+            one_vector(&strip, x, z + k);
+        strip.weights += taps * 2 * LANES;
+        strip.bias += 2 * LANES;
+    }
+}
+
+/* ---- gradients of weights and bias ---- */
+
+/* Some taps of the kernel, by one or two vectors of channels. */
+struct corner {
+    const struct direct_layer *layer;
+    const float *x, *dz; /* of the first pixel: at the first tap, at the first channel */
+    float *dweights;
+    size_t channels; /* from one tap of dweights to the next */
+};
+
+INLINE void add_taps(const struct corner *corner, int rows, int taps, int vectors) {
+    const struct direct_layer *layer = corner->layer;
+    const size_t dz_step = (size_t)layer->channels, kernel = layer->kernel_step;
+    const size_t row = (size_t)layer->taps * corner->channels;
+    const float *dz = corner->dz;
+    vec sums[TILE][2];
+#pragma GCC unroll 16
+    for (int j = 0; j < rows * taps; j++)
+#pragma GCC unroll 2
+        for (int v = 0; v < vectors; v++)
+            sums[j][v] = vec_load(corner->dweights + (size_t)(j / taps) * row +
+                                  (size_t)(j % taps) * corner->channels + v * LANES);
+    for (int y = 0; y < layer->height; y++) {
+        const float *x = corner->x + (size_t)y * layer->row_step;
+        for (int i = 0; i < layer->width; i++, x += layer->pixel_step, dz += dz_step) {
+            const vec first = vec_load(dz), second = vec_load(dz + (vectors - 1) * LANES);
+#pragma GCC unroll 16
+            for (int j = 0; j < rows * taps; j++) {
+                const vec value = vec_set(x[(size_t)(j / taps) * kernel + (size_t)(j % taps)]);
+                sums[j][0] = vec_fma(value, first, sums[j][0]);
+                if (vectors == 2)
+                    sums[j][1] = vec_fma(value, second, sums[j][1]);
+            }
+        }
+    }
+#pragma GCC unroll 16
+    for (int j = 0; j < rows * taps; j++)
+#pragma GCC unroll 2
+        for (int v = 0; v < vectors; v++)
+            vec_store(corner->dweights + (size_t)(j / taps) * row +
+                          (size_t)(j % taps) * corner->channels + v * LANES,
+                      sums[j][v]);
+}
+
+/* One function for each corner that the registers hold; several rows where a row has few taps. */
+#define FOR_TAPS(rows, taps)                                                                       \
+    case 16 * (rows) + (taps):                                                                     \
+        if ((rows) * (taps) <= TILE)                                                               \
+            add_taps(corner, rows, taps, vectors);                                                 \
+        break;
+
+INLINE void add_corner(const struct corner *corner, size_t rows, size_t taps, int vectors) {
+    switch (16 * rows + taps) {
+        FOR_TAPS(1, 1)
+        FOR_TAPS(1, 2)
+        FOR_TAPS(1, 3)
+        FOR_TAPS(1, 4)
+        FOR_TAPS(1, 5)
+        FOR_TAPS(1, 6)
+        FOR_TAPS(1, 7)
+        FOR_TAPS(1, 8)
+        FOR_TAPS(1, 9)
+        FOR_TAPS(1, 10)
+        FOR_TAPS(1, 11)
+        FOR_TAPS(1, 12)
+        FOR_TAPS(1, 13)
+        FOR_TAPS(1, 14)
+        FOR_TAPS(2, 1)
+        FOR_TAPS(2, 2)
+        FOR_TAPS(2, 3)
+        FOR_TAPS(2, 4)
+        FOR_TAPS(2, 5)
+        FOR_TAPS(2, 6)
+        FOR_TAPS(2, 7)
+        FOR_TAPS(3, 1)
+        FOR_TAPS(3, 2)
+        FOR_TAPS(3, 3)
+        FOR_TAPS(3, 4)
+    }
+}
+
+static void add_one_vector(const struct corner *corner, size_t rows, size_t taps) {
+    add_corner(corner, rows, taps, 1);
+}
+
+static void add_two_vectors(const struct corner *corner, size_t rows, size_t taps) {
+    add_corner(corner, rows, taps, 2);
+}
+
+static void add_channels(const struct corner *corner, size_t rows, size_t taps) {
+    struct corner c = *corner;
+    for (int k = 0; k < c.layer->channels; k += 2 * LANES) {
+        c.dz = corner->dz + k;
+        c.dweights = corner->dweights + k;
+        if (c.layer->channels - k > LANES)
+            add_two_vectors(&c, rows, taps);
+        else
+            add_one_vector(&c, rows, taps);
+    }
+}
+
+static int rows_at_once(const struct direct_layer *layer) {
+    const int fit = TILE / layer->taps;
+    const int rows = fit < 1 ? 1 : fit > 3 ? 3 : fit;
+    return rows < layer->rows ? rows : layer->rows;
+}
+
+static size_t padded(int channels) {
+    return ((size_t)channels + LANES - 1) / LANES * LANES;
+}
+
+static void gradients(const struct direct_layer *layer, const float *x, const float *dz,
+                      float *dweights) {
+    const size_t channels = padded(layer->channels), taps = (size_t)layer->taps;
+    const int step = rows_at_once(layer), parts = parts_of(layer->taps);
+    for (int r = 0; r < layer->rows; r += step)
+        for (int part = 0; part < parts; part++) {
+            const size_t first = first_of(part, parts, layer->taps);
+            const struct corner corner = {.layer = layer,
+                                          .x = x + (size_t)r * layer->kernel_step + first,
+                                          .dz = dz,
+                                          .dweights =
+                                              dweights + ((size_t)r * taps + first) * channels,
+                                          .channels = channels};
+            add_channels(&corner, (size_t)(layer->rows - r < step ? layer->rows - r : step),
+                         first_of(part + 1, parts, layer->taps) - first);
+        }
+}
+
+/* One vector of channels of all pixels; four sums, so that an addition need not await the last. */
+static void add_bias(size_t pixels, size_t channels, const float *dz, float *dbias) {
+    vec sums[4] = {vec_load(dbias), vec_zero(), vec_zero(), vec_zero()};
+    size_t p = 0;
+    for (; p + 4 <= pixels; p += 4)
+#pragma GCC unroll 4
+        for (size_t j = 0; j < 4; j++)
+            sums[j] = vec_add(sums[j], vec_load(dz + (p + j) * channels));
+    for (; p < pixels; p++)
+        sums[0] = vec_add(sums[0], vec_load(dz + p * channels));
+    vec_store(dbias, vec_add(vec_add(sums[0], sums[1]), vec_add(sums[2], sums[3])));
+}
+
+static void bias_gradient(const struct direct_layer *layer, const float *dz, float *dbias) {
+    const size_t pixels = (size_t)layer->height * (size_t)layer->width;
+    for (int k = 0; k < layer->channels; k += LANES)
+        add_bias(pixels, (size_t)layer->channels, dz + k, dbias + k);
+}
+
+static void backward(const struct direct_layer *layer, const float *x, const float *dz,
+                     float *dweights, float *dbias) {
+    gradients(layer, x, dz, dweights);
+    bias_gradient(layer, dz, dbias);
+}
+
+static void relu_backward(size_t count, const float *y, const float *dy, float *dz) {
+    size_t i = 0;
+    for (; i + LANES <= count; i += LANES)
+        vec_store(dz + i, vec_select(vec_greater(vec_load(y + i), vec_zero()), vec_load(dy + i),
+                                     vec_zero()));
+    for (; i < count; i++)
+        dz[i] = y[i] > 0.0F ? dy[i] : 0.0F;
+}
+
+const struct direct_kernels ISA_NAME(direct_kernels) = {forward, backward, relu_backward};
