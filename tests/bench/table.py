@@ -1,0 +1,125 @@
+"""From measured rounds to figures, and from figures to the tables of results/bench/README.md.
+
+A round of a case is {"fma_peak_gflops": float, "runs": {setting: what the program printed}}, with
+settings named "espalier ..." and "PyTorch ...". Ratios are taken within a round, where both sides
+ran within minutes of each other, and only then compared across rounds.
+"""
+
+import statistics
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Case:
+    """One thing to be measured: a recipe's training step, or its evaluation."""
+
+    name: str
+    title: str
+    recipe: str
+    steps: int  # measured updates, or passes over the test set
+    overrides: tuple = ()
+    network: str = ""  # what tests/peers/torch_mnist.py calls it
+    filters: int = 32
+    evaluates: bool = False
+    goals: tuple = ()  # (figure of `ratios`, what it should be), printed beside it
+
+
+def direct_flops(case):
+    """Floating-point operations for one image by the direct algorithms: forward; when training, the
+    gradients of weights and of inputs as well, except that no input gradient of the first layer."""
+    if case.network == "lenet_300_100":
+        layers = [784 * 300, 300 * 100, 100 * 10]
+    else:
+        layers = [26 * 26 * 9 * 32, 24 * 24 * 9 * 32 * case.filters,
+                  12 * 12 * case.filters * 128, 128 * 10]
+    forward = 2 * sum(layers)
+    return forward if case.evaluates else 3 * forward - 2 * layers[0]
+
+
+def rate(rounds, setting):
+    """Images per second of a setting in each round that has it."""
+    return [r["runs"][setting]["images_per_second"] for r in rounds if setting in r["runs"]]
+
+
+def settings(rounds, program):
+    """The program's settings, in the order in which they were run first."""
+    names = [name for r in rounds for name in r["runs"] if name.startswith(program)]
+    return list(dict.fromkeys(names))
+
+
+def fastest_peer(a_round):
+    """PyTorch's best setting in a round; None when it was not run."""
+    peers = [run["images_per_second"] for name, run in a_round["runs"].items()
+             if name.startswith("PyTorch")]
+    return max(peers, default=None)
+
+
+def ratios(case, rounds):
+    """{figure: values by round}, for the settings of espalier that each round has."""
+    figures = {}
+
+    def add(name, value):
+        if value is not None:
+            figures.setdefault(name, []).append(value)
+
+    for r in rounds:
+        best = fastest_peer(r)
+        ours = {name: run for name, run in r["runs"].items() if name.startswith("espalier")}
+        for name, run in ours.items():
+            speed = run["images_per_second"]
+            add(f"{name} / PyTorch's best", speed / best if best else None)
+            gflops = 1e-9 * speed * direct_flops(case)
+            add(f"{name}: direct FLOPs per second / FMA peak", gflops / r["fma_peak_gflops"])
+            if run["ranks"] > 1 and "communication_wait_seconds" in run:
+                add(f"{name}: waiting for communication, part of the step",
+                    run["communication_wait_seconds"] / sum(run["phases"].values()))
+        one, many = "espalier 1 rank x 2 threads", "espalier 2 ranks x 1 thread"
+        if one in ours and many in ours:
+            add("2 ranks x 1 thread / 1 rank x 2 threads",
+                ours[many]["images_per_second"] / ours[one]["images_per_second"])
+        if "epoch" in r and one in ours:
+            add("images/s of a whole epoch of `espalier train` / bench",
+                r["epoch"]["images_per_second"] / ours[one]["images_per_second"])
+            add("peak memory of `espalier train`, MB", 1e-6 * r["epoch"]["peak_rss_bytes"])
+        if one in ours and not case.evaluates:
+            add("peak memory of 1 rank, MB", 1e-6 * ours[one]["peak_rss_bytes"])
+    return figures
+
+
+def row(name, values, form, goal=None):
+    cells = [name] + [format(f(values), form) for f in (min, statistics.median, max)]
+    return "| " + " | ".join(cells + ([] if goal is None else [goal])) + " |"
+
+
+def number_format(name):
+    return ".1f" if name.endswith("MB") else ".3f"
+
+
+def case_tables(case, rounds):
+    """Markdown: images per second by setting, then the ratios."""
+    lines = [f"### {case.title}", "", "| images/s | min | median | max |", "|---|--:|--:|--:|"]
+    for program in ("espalier", "PyTorch"):
+        lines += [row(name, rate(rounds, name), ",.0f") for name in settings(rounds, program)]
+    lines.append(row("FMA peak, GFLOPS", [r["fma_peak_gflops"] for r in rounds], ",.1f"))
+    lines += ["", "| figure | min | median | max | goal |", "|---|--:|--:|--:|---|"]
+    goals = dict(case.goals)
+    lines += [row(name, values, number_format(name), goals.get(name, ""))
+              for name, values in ratios(case, rounds).items()]
+    return "\n".join(lines) + "\n"
+
+
+def readme(machine, command, measured):
+    """The whole of README.md; `measured` is [(case, rounds)]."""
+    rounds = max(len(r) for _, r in measured)
+    lines = ["# Benchmarks", "", "Written by", "", "```sh", command, "```", "",
+             f"Each case was run {rounds} time{'s' if rounds > 1 else ''} in every setting, in turn, "
+             "the order reversed from one round to the next. Ratios are taken within a round, "
+             "against the setting in which PyTorch was fastest in that round; min, median and max "
+             "are over the rounds. A step is the median of the measured steps, after a warm-up. "
+             "`tests/peers/torch_mnist.py` says what was chosen in PyTorch's favour; its processes "
+             "train by DistributedDataParallel. The FMA peak "
+             "is what 2 threads reached right before or after (`tests/bench/fma_peak.c`); above 1, "
+             "the fraction of it that the direct algorithms' FLOPs would need says that no direct "
+             "convolution could be as fast.", "", "| machine | |", "|---|---|"]
+    lines += [f"| {key} | {value} |" for key, value in machine.items()]
+    return "\n".join(lines) + "\n\n" + "\n".join(case_tables(c, r) for c, r in measured)
