@@ -18,7 +18,6 @@ struct choice {
 /* Best first: a direction takes the first that applies and pays. */
 static const struct choice choices[] = {
     {"direct", BLOCK_CONV, NULL, NULL, &forward_direct, &backward_direct},
-    {"im2col", BLOCK_CONV, NULL, NULL, &forward_im2col, &backward_im2col},
     {"dense", BLOCK_DENSE, NULL, NULL, &forward_dense, &backward_dense},
     {"pass", BLOCK_PASS, NULL, NULL, &forward_pass, &backward_pass},
 };

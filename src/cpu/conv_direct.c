@@ -24,6 +24,16 @@ bool direct_is_plain(const struct block_plan *plan, const struct block_pass *pas
 
 /* ---- frames ---- */
 
+/* Those of `count` pixels along a side that a frame of `size` holds. */
+static struct range held(const struct frame *frame, int count, int size) {
+    struct range range = {0, count};
+    while (range.first < count && frame->offset + range.first * frame->dilation < 0)
+        range.first++;
+    while (range.end > range.first && frame->offset + (range.end - 1) * frame->dilation >= size)
+        range.end--;
+    return range;
+}
+
 enum status frame_resize(const struct block_desc *desc, long long height, long long width,
                          struct frame *frame) {
     const int channels = frame->image.channels;
@@ -31,6 +41,8 @@ enum status frame_resize(const struct block_desc *desc, long long height, long l
         FAIL(ST_SHAPE, "block %u: %lldx%lldx%d with padding, expected at most %d values",
              desc->layer, height, width, channels, INT_MAX);
     frame->size = (struct shape){(int)height, (int)width, channels};
+    frame->rows = held(frame, frame->image.height, frame->size.height);
+    frame->columns = held(frame, frame->image.width, frame->size.width);
     return ST_OK;
 }
 
@@ -49,20 +61,6 @@ size_t frame_scratch(const struct frame *frame) {
     return is_image(frame) ? 0 : whole_lines(shape_size(frame->size));
 }
 
-/* Those of `count` pixels along a side that the frame of `size` holds: first .. end - 1. */
-struct range {
-    int first, end;
-};
-
-static struct range held(const struct frame *frame, int count, int size) {
-    struct range range = {0, count};
-    while (range.first < count && frame->offset + range.first * frame->dilation < 0)
-        range.first++;
-    while (range.end > range.first && frame->offset + (range.end - 1) * frame->dilation >= size)
-        range.end--;
-    return range;
-}
-
 static size_t at(const struct frame *frame, int i) {
     return (size_t)(frame->offset + i * frame->dilation);
 }
@@ -70,8 +68,7 @@ static size_t at(const struct frame *frame, int i) {
 const float *frame_view(const struct frame *frame, const float *image, float *scratch) {
     if (is_image(frame))
         return image;
-    const struct range rows = held(frame, frame->image.height, frame->size.height);
-    const struct range columns = held(frame, frame->image.width, frame->size.width);
+    const struct range rows = frame->rows, columns = frame->columns;
     const size_t channels = (size_t)frame->image.channels;
     const size_t run = frame->dilation == 1 ? (size_t)(columns.end - columns.first) : 1;
     memset(scratch, 0, shape_size(frame->size) * sizeof *scratch);
@@ -87,16 +84,20 @@ const float *frame_view(const struct frame *frame, const float *image, float *sc
 
 struct direct_layer direct_layer_of(const struct frame *frame, struct shape output, int kernel,
                                     int stride) {
-    const size_t channels = (size_t)frame->size.channels, step = (size_t)stride;
-    const size_t row = (size_t)frame->size.width * channels;
+    const int channels = frame->size.channels, dilation = frame->dilation;
+    const bool any = frame->rows.first < frame->rows.end;
     return (struct direct_layer){.height = output.height,
                                  .width = output.width,
                                  .channels = output.channels,
                                  .rows = kernel,
-                                 .taps = kernel * frame->size.channels,
-                                 .pixel_step = step * channels,
-                                 .row_step = step * row,
-                                 .kernel_step = row};
+                                 .taps = kernel * channels,
+                                 .stride = stride,
+                                 .pixel_step = (size_t)stride * (size_t)channels,
+                                 .kernel_step = (size_t)frame->size.width * (size_t)channels,
+                                 .top = any ? frame->offset + frame->rows.first * dilation : 0,
+                                 .bottom =
+                                     any ? frame->offset + (frame->rows.end - 1) * dilation + 1 : 0,
+                                 .dilation = dilation};
 }
 
 /* ---- weights ---- */
@@ -113,25 +114,27 @@ enum status direct_create(struct block_plan *plan, struct direct *conv) {
     return arena_alloc(plan->arena, taps, channels * sizeof(float), (void **)&conv->weights);
 }
 
-/* The weights of output channel k, `width` to a tap, at the taps of `packed`. */
-static void load_channel(const struct direct *conv, struct weight_view view, int k, float *packed,
-                         size_t width) {
-    const float *weights = view.first + k * view.output;
+/* The weights of `count` output channels, `width` to a tap, from those of the first. */
+static void load_block(const struct direct *conv, struct weight_view view, int count, size_t width,
+                       float *packed) {
     const int inputs = conv->frame.size.channels, columns = conv->layer.taps / inputs;
     for (int i = 0; i < conv->layer.rows; i++)
         for (int j = 0; j < columns; j++)
-            for (int c = 0; c < inputs; c++, packed += width)
-                *packed = weights[i * view.row + j * view.column + c * view.input];
+            for (int c = 0; c < inputs; c++, packed += width) {
+                const float *w = view.first + i * view.row + j * view.column + c * view.input;
+                for (int k = 0; k < count; k++)
+                    packed[k] = w[k * view.output];
+            }
 }
 
 void direct_load(const struct block_plan *plan, struct direct *conv, struct weight_view view) {
     const int channels = conv->layer.channels, pair = 2 * plan->kernels->lanes;
+    const float *first = view.first;
     const size_t taps = (size_t)conv->layer.rows * (size_t)conv->layer.taps;
-    for (int k = 0; k < channels; k++) {
-        const int block = k / pair * pair;
-        const size_t left = whole_vectors(plan, channels - block);
-        const size_t width = left < (size_t)pair ? left : (size_t)pair;
-        load_channel(conv, view, k, conv->weights + (size_t)block * taps + k % pair, width);
+    for (int k = 0; k < channels; k += pair) {
+        const int count = channels - k < pair ? channels - k : pair;
+        view.first = first + k * view.output;
+        load_block(conv, view, count, whole_vectors(plan, count), conv->weights + (size_t)k * taps);
     }
 }
 

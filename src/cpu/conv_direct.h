@@ -4,14 +4,21 @@
 
 #include "cpu.h"
 
+/** first .. end - 1. */
+struct range {
+    int first, end;
+};
+
 /** An image with zeros around and between its pixels: pixel (i, j) is pixel
  *  (offset + dilation i, offset + dilation j) of the frame; what falls outside is cut off. */
 struct frame {
-    struct shape image, size;
+    struct shape image;
     int offset, dilation;
+    struct shape size;
+    struct range rows, columns; /* of the image that are inside the frame */
 };
 
-/** Fill frame->size of a frame whose other members are given. ST_SHAPE where it is too large;
+/** Fill a frame whose image, offset and dilation are given. ST_SHAPE where it is too large;
  *  `desc` is the block's, for the message. */
 enum status frame_resize(const struct block_desc *desc, long long height, long long width,
                          struct frame *frame);

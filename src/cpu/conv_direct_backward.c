@@ -110,8 +110,8 @@ static void backward_strip(const struct block_plan *plan, const struct image *im
     if (image->mask)
         kernels->relu_backward((size_t)strip.height * line, image->y + first, image->dy + first,
                                dz);
-    kernels->backward(&strip, image->x + (size_t)row * strip.row_step, dz, image->gradient,
-                      image->gradient + backward->taps * backward->channels);
+    kernels->backward(&strip, image->x + (size_t)row * (size_t)strip.stride * strip.kernel_step, dz,
+                      image->gradient, image->gradient + backward->taps * backward->channels);
 }
 
 static void backward_image(const struct block_plan *plan, const struct block_pass *pass,

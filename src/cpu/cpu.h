@@ -69,8 +69,8 @@ struct backward_kind {
                 const struct backward_args *args);
 };
 
-extern const struct forward_kind forward_direct, forward_im2col, forward_dense, forward_pass;
-extern const struct backward_kind backward_direct, backward_im2col, backward_dense, backward_pass;
+extern const struct forward_kind forward_direct, forward_dense, forward_pass;
+extern const struct backward_kind backward_direct, backward_dense, backward_pass;
 
 /** The name of a convolution's kind that $ESPALIER_CONV asks for, NULL when it is not set;
  *  ST_USAGE when no kind has that name. */

@@ -52,9 +52,10 @@ struct epilogue_kernels {
 struct direct_layer {
     int height, width, channels; /* of the output */
     int rows, taps;              /* of the kernel */
-    /* floats of the image: from one output pixel, or row, to the next; from one row of the kernel
-     * to the next */
-    size_t pixel_step, row_step, kernel_step;
+    int stride;
+    size_t pixel_step;         /* floats of the image from one pixel of the output to the next */
+    size_t kernel_step;        /* floats of the image from one of its rows to the next */
+    int top, bottom, dilation; /* rows top, top + dilation, .. < bottom of the image are not zero */
 };
 
 /** Direct convolutions; the image holds all that the kernel sees: no padding. */

@@ -77,6 +77,20 @@ const struct block_case block_cases[] = {
     CONV(CONV_TILES,   7,  9,  2, 16, 3, 1, 1, SIGMOID, 3, 0,     3),
     CONV(CONV_TILES,  31, 29,  2,  4, 3, 1, 1, RELU,    2, 0,     2), /* more than one block */
 
+    /* What is left over when rows are cut into tiles and channels into vectors: of one image that
+     * is wide, of one with few taps to a row, of filters and channels beside multiples of 4, 8 and
+     * 16; with zeros between and around the pixels of the gradient; by strips of rows. */
+    CONV(CONV_DIRECT,  6, 20,  1, 50, 5, 1, 0, RELU,    1, 0,     1), /* 2 x 16 */
+    CONV(CONV_DIRECT,  3, 33,  3, 17, 5, 1, 2, NONE,    1, 0,     1), /* 3 x 33 */
+    CONV(CONV_DIRECT,  4, 23,  1,  9, 3, 1, 0, RELU,    1, 0,     3), /* 2 x 21 */
+    CONV(CONV_DIRECT,  9, 11, 17, 33, 4, 3, 2, RELU,    1, 0,     1),
+    CONV(CONV_DIRECT,  5,  6, 33,  3, 2, 2, 1, TANH,    1, 0,     3),
+    CONV(CONV_DIRECT,  6,  5, 15, 15, 1, 1, 0, RELU,    1, 0.25F, 3),
+    CONV(CONV_DIRECT, 12,  9,  3, 20, 7, 2, 3, RELU,    1, 0,     1),
+    CONV(CONV_DIRECT,  7,  4,  2,  5, 2, 4, 1, RELU,    1, 0,     3), /* stride > kernel */
+    CONV(CONV_DIRECT, 37, 15,  1, 12, 2, 1, 0, RELU,    1, 0,     5), /* 36 x 14: two strips */
+    CONV(CONV_DIRECT,  3, 37,  1, 120, 2, 1, 0, RELU,   1, 0,     1), /* a row is a strip */
+
     DENSE(DENSE,       1,  1,  1,  1, NONE,    0,     3),
     DENSE(DENSE,       1,  1, 17,  1, SIGMOID, 0,     3), /* one unit */
     DENSE(DENSE,       1,  1,  1, 13, TANH,    0,     3), /* one input */

@@ -8,16 +8,20 @@
 
 #define INLINE static inline __attribute__((always_inline))
 
-/* What fits into the registers beside the sums: two weights, a broadcast, a product in the making.
- * A tile has this many pixels, or taps, at most, for two vectors of channels. */
-enum { TILE = (REGISTERS - 4) / 2 };
+/* The most pixels, or taps, of a tile of two vectors of channels and of one: the registers hold the
+ * sums, two weights, a broadcast and a product in the making. */
+enum { TILE = (REGISTERS - 4) / 2, LONG_TILE = TILE > 7 ? 14 : 2 * TILE };
 
-static size_t first_of(int part, int parts, int count) {
-    return (size_t)part * (size_t)count / (size_t)parts;
+INLINE int longest(int vectors) {
+    return vectors == 2 ? TILE : LONG_TILE;
 }
 
-static int parts_of(int count) {
-    return (count + TILE - 1) / TILE;
+static int parts_of(int count, int most) {
+    return (count + most - 1) / most;
+}
+
+static size_t row_step(const struct direct_layer *layer) {
+    return (size_t)layer->stride * layer->kernel_step;
 }
 
 /* ---- forward ---- */
@@ -27,8 +31,18 @@ struct strip {
     const struct direct_layer *layer;
     const float *weights, *bias; /* of these channels */
     vec floor;
-    int last; /* channels in the last vector */
+    int last;       /* channels in the last vector */
+    int first, end; /* rows of the kernel that see something, layer->dilation apart */
 };
+
+/* Those rows at row y of the output. */
+static void see(struct strip *strip, int y) {
+    const struct direct_layer *layer = strip->layer;
+    const int at = y * layer->stride, left = layer->bottom - at, above = layer->top - at;
+    const int gap = layer->dilation;
+    strip->first = above >= 0 ? above : (gap + above % gap) % gap;
+    strip->end = left < layer->rows ? left : layer->rows;
+}
 
 INLINE void store(float *z, vec v, const struct strip *strip, bool last) {
     const vec floored = vec_max(strip->floor, v);
@@ -41,24 +55,27 @@ INLINE void store(float *z, vec v, const struct strip *strip, bool last) {
 INLINE void tile(const struct strip *strip, const float *x, float *z, int pixels, int vectors) {
     const struct direct_layer *layer = strip->layer;
     const size_t pixel = layer->pixel_step, channels = (size_t)layer->channels;
-    const float *w = strip->weights;
-    vec sums[TILE][2];
+    const size_t row = (size_t)layer->taps * (size_t)(vectors * LANES);
+    vec sums[LONG_TILE][2];
 #pragma GCC unroll 16
     for (int j = 0; j < pixels; j++)
 #pragma GCC unroll 2
         for (int v = 0; v < vectors; v++)
             sums[j][v] = vec_load(strip->bias + v * LANES);
-    for (int r = 0; r < layer->rows; r++, x += layer->kernel_step)
+    for (int r = strip->first; r < strip->end; r += layer->dilation) {
+        const float *seen = x + (size_t)r * layer->kernel_step;
+        const float *w = strip->weights + (size_t)r * row;
         for (int t = 0; t < layer->taps; t++, w += vectors * LANES) {
             const vec first = vec_load(w), second = vec_load(w + (vectors - 1) * LANES);
 #pragma GCC unroll 16
             for (int j = 0; j < pixels; j++) {
-                const vec value = vec_set(x[(size_t)j * pixel + (size_t)t]);
+                const vec value = vec_set(seen[(size_t)j * pixel + (size_t)t]);
                 sums[j][0] = vec_fma(value, first, sums[j][0]);
                 if (vectors == 2)
                     sums[j][1] = vec_fma(value, second, sums[j][1]);
             }
         }
+    }
 #pragma GCC unroll 16
     for (int j = 0; j < pixels; j++)
 #pragma GCC unroll 2
@@ -69,7 +86,7 @@ INLINE void tile(const struct strip *strip, const float *x, float *z, int pixels
 /* One function for each size of a tile that the registers hold. */
 #define FOR_PIXELS(count)                                                                          \
     case count:                                                                                    \
-        if (count <= TILE)                                                                         \
+        if (count <= longest(vectors))                                                             \
             tile(strip, x, z, count, vectors);                                                     \
         break;
 
@@ -93,31 +110,41 @@ INLINE void tile_of(const struct strip *strip, const float *x, float *z, size_t 
     }
 }
 
-/* The whole image, some of its channels. Rows are cut into tiles as equal as can be. */
-INLINE void channels_of(const struct strip *strip, const float *x, float *z, int vectors) {
+/* A row of the output, cut into tiles as equal as can be. */
+INLINE void row_of(const struct strip *strip, const float *x, float *z, int vectors) {
     const struct direct_layer *layer = strip->layer;
-    const int parts = parts_of(layer->width);
-    const size_t row = (size_t)layer->width * (size_t)layer->channels;
-    for (int y = 0; y < layer->height; y++, x += layer->row_step, z += row)
-        for (int part = 0; part < parts; part++) {
-            const size_t first = first_of(part, parts, layer->width);
-            const size_t end = first_of(part + 1, parts, layer->width);
-            tile_of(strip, x + first * layer->pixel_step, z + first * (size_t)layer->channels,
-                    end - first, vectors);
-        }
+    const int parts = parts_of(layer->width, longest(vectors));
+    const int pixels = layer->width / parts, longer = layer->width % parts;
+    for (int part = 0; part < parts; part++) {
+        const size_t count = (size_t)(pixels + (part < longer));
+        tile_of(strip, x, z, count, vectors);
+        x += count * layer->pixel_step;
+        z += count * (size_t)layer->channels;
+    }
 }
 
-static void one_vector(const struct strip *strip, const float *x, float *z) {
+/* The whole image, some of its channels. */
+INLINE void channels_of(struct strip *strip, const float *x, float *z, int vectors) {
+    const struct direct_layer *layer = strip->layer;
+    const size_t row = (size_t)layer->width * (size_t)layer->channels;
+    for (int y = 0; y < layer->height; y++, x += row_step(layer), z += row) {
+        see(strip, y);
+        row_of(strip, x, z, vectors);
+    }
+}
+
+static void one_vector(struct strip *strip, const float *x, float *z) {
     channels_of(strip, x, z, 1);
 }
 
-static void two_vectors(const struct strip *strip, const float *x, float *z) {
+static void two_vectors(struct strip *strip, const float *x, float *z) {
     channels_of(strip, x, z, 2);
 }
 
 static void forward(const struct direct_layer *layer, const float *x, const float *weights,
                     const float *bias, float floor, float *z) {
-    struct strip strip = {layer, weights, bias, vec_set(floor), 0};
+    struct strip strip = {
+        .layer = layer, .weights = weights, .bias = bias, .floor = vec_set(floor)};
     const size_t taps = (size_t)layer->rows * (size_t)layer->taps;
     for (int k = 0; k < layer->channels; k += 2 * LANES) {
         const int left = layer->channels - k;
@@ -146,7 +173,7 @@ INLINE void add_taps(const struct corner *corner, int rows, int taps, int vector
     const size_t dz_step = (size_t)layer->channels, kernel = layer->kernel_step;
     const size_t row = (size_t)layer->taps * corner->channels;
     const float *dz = corner->dz;
-    vec sums[TILE][2];
+    vec sums[LONG_TILE][2];
 #pragma GCC unroll 16
     for (int j = 0; j < rows * taps; j++)
 #pragma GCC unroll 2
@@ -154,7 +181,7 @@ INLINE void add_taps(const struct corner *corner, int rows, int taps, int vector
             sums[j][v] = vec_load(corner->dweights + (size_t)(j / taps) * row +
                                   (size_t)(j % taps) * corner->channels + v * LANES);
     for (int y = 0; y < layer->height; y++) {
-        const float *x = corner->x + (size_t)y * layer->row_step;
+        const float *x = corner->x + (size_t)y * row_step(layer);
         for (int i = 0; i < layer->width; i++, x += layer->pixel_step, dz += dz_step) {
             const vec first = vec_load(dz), second = vec_load(dz + (vectors - 1) * LANES);
 #pragma GCC unroll 16
@@ -178,7 +205,7 @@ INLINE void add_taps(const struct corner *corner, int rows, int taps, int vector
 /* One function for each corner that the registers hold; several rows where a row has few taps. */
 #define FOR_TAPS(rows, taps)                                                                       \
     case 16 * (rows) + (taps):                                                                     \
-        if ((rows) * (taps) <= TILE)                                                               \
+        if ((rows) * (taps) <= longest(vectors))                                                   \
             add_taps(corner, rows, taps, vectors);                                                 \
         break;
 
@@ -212,52 +239,55 @@ INLINE void add_corner(const struct corner *corner, size_t rows, size_t taps, in
     }
 }
 
-static void add_one_vector(const struct corner *corner, size_t rows, size_t taps) {
-    add_corner(corner, rows, taps, 1);
-}
-
-static void add_two_vectors(const struct corner *corner, size_t rows, size_t taps) {
-    add_corner(corner, rows, taps, 2);
-}
-
-static void add_channels(const struct corner *corner, size_t rows, size_t taps) {
-    struct corner c = *corner;
-    for (int k = 0; k < c.layer->channels; k += 2 * LANES) {
-        c.dz = corner->dz + k;
-        c.dweights = corner->dweights + k;
-        if (c.layer->channels - k > LANES)
-            add_two_vectors(&c, rows, taps);
-        else
-            add_one_vector(&c, rows, taps);
-    }
-}
-
-static int rows_at_once(const struct direct_layer *layer) {
-    const int fit = TILE / layer->taps;
+/* Rows of the kernel that one corner takes, where a row has few taps. */
+static int rows_at_once(const struct direct_layer *layer, int most) {
+    const int fit = most / layer->taps;
     const int rows = fit < 1 ? 1 : fit > 3 ? 3 : fit;
     return rows < layer->rows ? rows : layer->rows;
 }
 
-static size_t padded(int channels) {
-    return ((size_t)channels + LANES - 1) / LANES * LANES;
+/* Some rows of the kernel from row r on, for the channels of `first`, the corner of the first tap;
+ * a row's taps are cut into corners as equal as can be. */
+INLINE void add_rows(const struct corner *first, int r, int rows, int vectors) {
+    const struct direct_layer *layer = first->layer;
+    const int parts = parts_of(layer->taps, longest(vectors));
+    const int taps = layer->taps / parts, longer = layer->taps % parts;
+    struct corner corner = *first;
+    corner.x += (size_t)r * layer->kernel_step;
+    corner.dweights += (size_t)r * (size_t)layer->taps * first->channels;
+    for (int part = 0; part < parts; part++) {
+        const size_t count = (size_t)(taps + (part < longer));
+        add_corner(&corner, (size_t)rows, count, vectors);
+        corner.x += count;
+        corner.dweights += count * first->channels;
+    }
+}
+
+INLINE void add_channels(const struct corner *first, int vectors) {
+    const struct direct_layer *layer = first->layer;
+    const int step = rows_at_once(layer, longest(vectors));
+    for (int r = 0; r < layer->rows; r += step)
+        add_rows(first, r, layer->rows - r < step ? layer->rows - r : step, vectors);
+}
+
+static void add_one_vector(const struct corner *first) {
+    add_channels(first, 1);
+}
+
+static void add_two_vectors(const struct corner *first) {
+    add_channels(first, 2);
 }
 
 static void gradients(const struct direct_layer *layer, const float *x, const float *dz,
                       float *dweights) {
-    const size_t channels = padded(layer->channels), taps = (size_t)layer->taps;
-    const int step = rows_at_once(layer), parts = parts_of(layer->taps);
-    for (int r = 0; r < layer->rows; r += step)
-        for (int part = 0; part < parts; part++) {
-            const size_t first = first_of(part, parts, layer->taps);
-            const struct corner corner = {.layer = layer,
-                                          .x = x + (size_t)r * layer->kernel_step + first,
-                                          .dz = dz,
-                                          .dweights =
-                                              dweights + ((size_t)r * taps + first) * channels,
-                                          .channels = channels};
-            add_channels(&corner, (size_t)(layer->rows - r < step ? layer->rows - r : step),
-                         first_of(part + 1, parts, layer->taps) - first);
-        }
+    const size_t channels = ((size_t)layer->channels + LANES - 1) / LANES * LANES;
+    for (int k = 0; k < layer->channels; k += 2 * LANES) {
+        const struct corner first = {layer, x, dz + k, dweights + k, channels};
+        if (layer->channels - k > LANES)
+            add_two_vectors(&first);
+        else
+            add_one_vector(&first);
+    }
 }
 
 /* One vector of channels of all pixels; four sums, so that an addition need not await the last. */
