@@ -89,7 +89,7 @@ const struct block_case block_cases[] = {
     CONV(CONV_DIRECT, 12,  9,  3, 20, 7, 2, 3, RELU,    1, 0,     1),
     CONV(CONV_DIRECT,  7,  4,  2,  5, 2, 4, 1, RELU,    1, 0,     3), /* stride > kernel */
     CONV(CONV_DIRECT, 37, 15,  1, 12, 2, 1, 0, RELU,    1, 0,     5), /* 36 x 14: two strips */
-    CONV(CONV_DIRECT,  3, 37,  1, 120, 2, 1, 0, RELU,   1, 0,     1), /* a row is a strip */
+    CONV(CONV_DIRECT,  4, 73,  1, 120, 2, 2, 0, RELU,   1, 0,     1), /* 2 x 36: a row is a strip */
 
     DENSE(DENSE,       1,  1,  1,  1, NONE,    0,     3),
     DENSE(DENSE,       1,  1, 17,  1, SIGMOID, 0,     3), /* one unit */

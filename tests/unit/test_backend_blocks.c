@@ -76,6 +76,21 @@ static void refuse_misfits(struct backend *b) {
     b->destroy(b);
 }
 
+/* Two places of the kernel along a side, 60000 zeros apart. */
+static void images_too_large_with_their_padding_are_refused(void **state) {
+    (void)state;
+    const struct block_case row = {.kind = BLOCK_CONV,
+                                   .input = {8, 8, 3},
+                                   .units = 4,
+                                   .kernel = 3,
+                                   .stride = 60000,
+                                   .padding = 30000,
+                                   .pool = 1};
+    struct backend *b = cpu_backend_with(NULL, "direct", 1);
+    refuse(b, case_desc(&row, 0));
+    b->destroy(b);
+}
+
 static void misfits_are_refused(void **state) {
     (void)state;
     struct backend *backend;
@@ -128,6 +143,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(empty_batch_exact),
         cmocka_unit_test(poster_blocks),
         cmocka_unit_test(poster_blocks_exact),
+        cmocka_unit_test(images_too_large_with_their_padding_are_refused),
         cmocka_unit_test(misfits_are_refused),
         cmocka_unit_test(unknown_names_are_refused),
     };
