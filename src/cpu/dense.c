@@ -1,49 +1,93 @@
-/* Dense layers: products over tiles of fixed size, so that the rounding does not depend on how
- * many threads share them. X [samples][inputs], W [units][inputs], Z and dZ [samples][units]. */
-#include "cpu.h"
+/* Dense layers: OpenBLAS in tiles of fixed size or, where enough of a factor is zero, products that
+ * skip its zeros. Which of them is a function of the data alone. */
+#include "dense.h"
 
 #include <cblas.h>
 #include <string.h>
 
 enum { TILE_SAMPLES = 64, TILE_UNITS = 64, TILE_INPUTS = 512 };
 
-static int smaller(int a, int b) {
-    return a < b ? a : b;
+/* Up to these fractions of non-zero values, and from this many columns of the other factor on, it
+ * is faster to skip the zeros, as measured with AVX2 and AVX-512 on layers of 300 to 4608 inputs.
+ */
+static const double forward_density = 0.4, by_x_density = 0.35, by_dz_density = 0.5;
+enum { WIDE = 32 };
+
+enum { SAMPLED_ROWS = 8 }; /* every so many rows of x tell its density */
+
+static enum status forward_create(struct block_plan *plan, size_t *scratch_floats) {
+    struct dense *dense;
+    TRY(ARENA_ARRAY(plan->arena, 1, &dense));
+    dense->inputs = (int)shape_size(plan->desc.input);
+    dense->units = plan->desc.linear.channels;
+    plan->forward = dense;
+    return dense_nonzero_create(plan, scratch_floats);
 }
 
-static enum status dense_create(struct block_plan *plan, size_t *scratch_floats) {
-    (void)plan;
+static void forward_load(struct block_plan *plan) {
+    dense_of(plan)->weights_stale = true;
+}
+
+/* The forward kind has created what both use: no other pairs with a dense layer. */
+static enum status backward_create(struct block_plan *plan, size_t *scratch_floats) {
+    plan->backward = plan->forward;
     *scratch_floats = 0;
     return ST_OK;
 }
 
+/* ---- forward ---- */
+
+static bool is_sparse(const struct block_plan *plan, int samples, const float *x) {
+    const size_t inputs = (size_t)dense_of(plan)->inputs;
+    size_t rows = 0, nonzero = 0;
+    for (int i = 0; i < samples; i += SAMPLED_ROWS, rows++)
+        nonzero += plan->kernels->nonzero->count(x + (size_t)i * inputs, inputs);
+    return (double)nonzero <= forward_density * (double)(rows * inputs);
+}
+
+/* Z = X W^T. */
+static void forward_product(const struct block_plan *plan, int samples, const float *x, float *z) {
+    const int inputs = dense_of(plan)->inputs, units = dense_of(plan)->units;
+#pragma omp for collapse(2) schedule(dynamic) nowait
+    for (int i = 0; i < samples; i += TILE_SAMPLES)
+        for (int k = 0; k < units; k += TILE_UNITS)
+            cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, smaller(TILE_SAMPLES, samples - i),
+                        smaller(TILE_UNITS, units - k), inputs, 1.0F,
+                        x + (size_t)i * (size_t)inputs, inputs,
+                        plan->weights + (size_t)k * (size_t)inputs, inputs, 0.0F,
+                        z + (size_t)i * (size_t)units + k, units);
+}
+
 static void dense_forward(struct block_plan *plan, const struct block_pass *pass, const float *x,
                           float *y) {
-    const int samples = pass->samples, units = plan->desc.linear.channels;
-    const int inputs = (int)shape_size(plan->desc.input);
+    struct dense *dense = dense_of(plan);
+    dense->x_is_sparse = dense->units >= WIDE && is_sparse(plan, pass->samples, x);
+    nonzeros_resize(&dense->x, pass->samples, dense->inputs);
 #pragma omp parallel num_threads(plan->threads)
     {
-#pragma omp for collapse(2) schedule(dynamic)
-        for (int i = 0; i < samples; i += TILE_SAMPLES)
-            for (int k = 0; k < units; k += TILE_UNITS)
-                cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans,
-                            smaller(TILE_SAMPLES, samples - i), smaller(TILE_UNITS, units - k),
-                            inputs, 1.0F, x + (size_t)i * (size_t)inputs, inputs,
-                            plan->weights + (size_t)k * (size_t)inputs, inputs, 0.0F,
-                            y + (size_t)i * (size_t)units + k, units);
+        if (dense->x_is_sparse) {
+            dense_prepare_forward(plan, x);
+#pragma omp barrier
+            dense_forward_nonzero(plan, y);
+        } else
+            forward_product(plan, pass->samples, x, y);
+#pragma omp barrier
 #pragma omp for
-        for (int i = 0; i < samples; i++) {
-            float *row = y + (size_t)i * (size_t)units;
+        for (int i = 0; i < pass->samples; i++) {
+            float *row = y + (size_t)i * (size_t)dense->units;
             epilogue_forward(plan, pass, i, row, row);
         }
     }
+    dense->weights_stale = dense->weights_stale && !dense->x_is_sparse;
 }
 
+/* ---- backward ---- */
+
 /* dW = dZ^T X. */
-static void weight_gradient(const struct block_plan *plan, int samples, const float *dz,
-                            const struct backward_args *args) {
-    const int units = plan->desc.linear.channels, inputs = (int)shape_size(plan->desc.input);
-#pragma omp for collapse(2) schedule(dynamic)
+static void weight_product(const struct block_plan *plan, int samples, const float *dz,
+                           const struct backward_args *args) {
+    const int inputs = dense_of(plan)->inputs, units = dense_of(plan)->units;
+#pragma omp for collapse(2) schedule(dynamic) nowait
     for (int k = 0; k < units; k += TILE_UNITS)
         for (int j = 0; j < inputs; j += TILE_INPUTS) {
             cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, smaller(TILE_UNITS, units - k),
@@ -54,10 +98,10 @@ static void weight_gradient(const struct block_plan *plan, int samples, const fl
 }
 
 /* dX = dZ W. */
-static void input_gradient(const struct block_plan *plan, int samples, const float *dz,
-                           const struct backward_args *args) {
-    const int units = plan->desc.linear.channels, inputs = (int)shape_size(plan->desc.input);
-#pragma omp for collapse(2) schedule(dynamic)
+static void input_product(const struct block_plan *plan, int samples, const float *dz,
+                          const struct backward_args *args) {
+    const int inputs = dense_of(plan)->inputs, units = dense_of(plan)->units;
+#pragma omp for collapse(2) schedule(dynamic) nowait
     for (int i = 0; i < samples; i += TILE_SAMPLES)
         for (int j = 0; j < inputs; j += TILE_INPUTS) {
             cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans,
@@ -68,33 +112,73 @@ static void input_gradient(const struct block_plan *plan, int samples, const flo
         }
 }
 
-static void bias_gradient(const struct block_plan *plan, int samples, const float *dz,
-                          float *restrict dbias) {
-    const int units = plan->desc.linear.channels;
+static void bias_gradient(int samples, int units, const float *dz, float *restrict dbias) {
     memset(dbias, 0, (size_t)units * sizeof *dbias);
     for (int i = 0; i < samples; i++, dz += units)
         for (int k = 0; k < units; k++)
             dbias[k] += dz[k];
 }
 
-static void dense_backward(struct block_plan *plan, const struct block_pass *pass,
-                           const struct backward_args *args) {
-    const size_t units = (size_t)plan->desc.linear.channels;
-    float *dz = args->dy; /* in its place */
-#pragma omp parallel num_threads(plan->threads)
-    {
-#pragma omp for
-        for (int i = 0; i < pass->samples; i++) {
+/* Activation and dropout leave zeros only where they can. */
+static bool may_be_sparse(const struct block_desc *desc) {
+    return desc->activation == ACTIVATION_RELU || desc->dropout > 0.0F;
+}
+
+/* dZ in place of dY, and its lists. */
+static void prepare_dz(struct block_plan *plan, const struct block_pass *pass,
+                       const struct backward_args *args) {
+    struct dense *dense = dense_of(plan);
+    const size_t units = (size_t)dense->units;
+    float *dz = args->dy;
+#pragma omp for schedule(static)
+    for (int group = 0; group < nonzeros_groups(pass->samples); group++) {
+        const int first = group * NONZERO_ROWS;
+        for (int i = first; i < smaller(first + NONZERO_ROWS, pass->samples); i++) {
             const size_t o = (size_t)i * units;
             epilogue_backward(plan, pass, i, args->y + o, args->dy + o, dz + o);
         }
-#pragma omp single nowait
-        bias_gradient(plan, pass->samples, dz, args->dbias);
-        weight_gradient(plan, pass->samples, dz, args);
-        if (!plan->first)
-            input_gradient(plan, pass->samples, dz, args);
+        if (may_be_sparse(&plan->desc))
+            nonzeros_collect(&dense->dz, plan->kernels->nonzero, group, dz);
     }
 }
 
-const struct forward_kind forward_dense = {"dense", dense_create, NULL, dense_forward};
-const struct backward_kind backward_dense = {"dense", dense_create, NULL, dense_backward};
+/* dW by the factor that has more zeros, if it has enough; all threads of the team decide alike. */
+static void weight_gradient(struct block_plan *plan, int samples, double density,
+                            const struct backward_args *args) {
+    const struct dense *dense = dense_of(plan);
+    const double of_x = dense->x_is_sparse ? nonzeros_density(&dense->x) : 1.0;
+    if (of_x <= by_x_density && of_x < density) {
+        dense_transpose_x(plan, args->x);
+#pragma omp barrier
+        dense_weight_gradient_by_x(plan, args->dy, args);
+    } else if (density <= by_dz_density && dense->inputs >= WIDE) {
+        dense_transpose_dz(plan, args->dy);
+#pragma omp barrier
+        dense_weight_gradient_by_dz(plan, args);
+    } else
+        weight_product(plan, samples, args->dy, args);
+}
+
+static void dense_backward(struct block_plan *plan, const struct block_pass *pass,
+                           const struct backward_args *args) {
+    struct dense *dense = dense_of(plan);
+    const int samples = pass->samples;
+    nonzeros_resize(&dense->x_transposed, dense->inputs, samples);
+    nonzeros_resize(&dense->dz, samples, dense->units);
+    nonzeros_resize(&dense->dz_transposed, dense->units, samples);
+#pragma omp parallel num_threads(plan->threads)
+    {
+        prepare_dz(plan, pass, args);
+        const double density = may_be_sparse(&plan->desc) ? nonzeros_density(&dense->dz) : 1.0;
+#pragma omp single nowait
+        bias_gradient(samples, dense->units, args->dy, args->dbias);
+        weight_gradient(plan, samples, density, args);
+        if (!plan->first && density <= by_dz_density && dense->inputs >= WIDE)
+            dense_input_gradient_by_dz(plan, args);
+        else if (!plan->first)
+            input_product(plan, samples, args->dy, args);
+    }
+}
+
+const struct forward_kind forward_dense = {"dense", forward_create, forward_load, dense_forward};
+const struct backward_kind backward_dense = {"dense", backward_create, NULL, dense_backward};

@@ -7,9 +7,15 @@
 #define DECLARE_KERNELS(isa)                                                                       \
     extern const struct update_kernels update_kernels_##isa;                                       \
     extern const struct epilogue_kernels epilogue_kernels_##isa;                                   \
-    extern const struct direct_kernels direct_kernels_##isa;
+    extern const struct direct_kernels direct_kernels_##isa;                                       \
+    extern const struct nonzero_kernels nonzero_kernels_##isa;                                     \
+    extern const struct pointwise_kernels pointwise_kernels_##isa;
 #define KERNELS(name, width)                                                                       \
-    { #name, width, &update_kernels_##name, &epilogue_kernels_##name, &direct_kernels_##name }
+    {                                                                                              \
+        .isa = #name, .lanes = width, .update = &update_kernels_##name,                            \
+        .epilogue = &epilogue_kernels_##name, .direct = &direct_kernels_##name,                    \
+        .nonzero = &nonzero_kernels_##name, .pointwise = &pointwise_kernels_##name                 \
+    }
 
 DECLARE_KERNELS(baseline)
 
@@ -22,7 +28,8 @@ DECLARE_KERNELS(avx2)
 DECLARE_KERNELS(avx512)
 
 static bool has_avx2(void) {
-    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+           __builtin_cpu_supports("bmi2");
 }
 
 static bool has_avx512(void) {

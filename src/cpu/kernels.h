@@ -76,6 +76,43 @@ struct direct_kernels {
     void (*relu_backward)(size_t count, const float *y, const float *dy, float *dz);
 };
 
+/** Rows of a matrix without their zeros: those of row r are start[r] .. start[r + 1] - 1 of the
+ *  values and of their places in the row. */
+struct nonzero_rows {
+    int count;
+    const float *values;
+    const uint32_t *indices, *start; /* start [count + 1] */
+};
+
+/** Products that skip the zeros of one factor, and with them what they would meet. A panel is a
+ *  matrix of `panel` columns in memory, of which the first `width` count. */
+struct nonzero_kernels {
+    int panel; /* floats */
+    size_t (*count)(const float *values, size_t count);
+    /** The non-zero values of row[columns] and their places, to the front of values[columns] and
+     *  indices[columns]; returns how many. */
+    int (*collect)(const float *row, int columns, float *values, uint32_t *indices);
+    /** out[r][j] = sum over row r of value * panel[index][j], j < width, rows of `out` being
+     *  `stride` floats apart; `add`: to what is there. All columns of the panel are read. */
+    void (*gather)(const struct nonzero_rows *rows, const float *panel, int width, bool add,
+                   float *out, size_t stride);
+    /** Rows of `width` floats, `stride` apart, to a panel. */
+    void (*copy)(int rows, int width, const float *from, size_t stride, float *panel);
+    /** to[j][i] = from[i][j], i < rows, j < columns. */
+    void (*transpose)(int rows, int columns, const float *from, size_t from_stride, float *to,
+                      size_t to_stride);
+};
+
+/** One image, one sample. */
+struct pointwise_kernels {
+    /** values[p] = bytes[p] / 255. */
+    void (*pixels)(size_t count, const uint8_t *bytes, float *values);
+    /** backend.h's softmax_cross_entropy of one sample: true when the answer is right. A label that
+     *  is no class has probability 0: an infinite loss, a gradient without the label's term. */
+    bool (*softmax)(const float *logits, int classes, int label, float scale, float *gradient,
+                    double *loss);
+};
+
 /** All kernels of one instruction set. */
 struct kernels {
     const char *isa;
@@ -83,6 +120,8 @@ struct kernels {
     const struct update_kernels *update;
     const struct epilogue_kernels *epilogue;
     const struct direct_kernels *direct;
+    const struct nonzero_kernels *nonzero;
+    const struct pointwise_kernels *pointwise;
 };
 
 /** The best set that this machine has, or the one that $ESPALIER_ISA names: ST_USAGE when there is

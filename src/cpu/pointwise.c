@@ -3,50 +3,32 @@
 
 #include <espalier/bitmask.h>
 #include <espalier/digest.h>
-#include <math.h>
+
+/* Shuffled images are nowhere near each other: ask for one while working on another. */
+static void prefetch(const uint8_t *bytes, size_t count) {
+    enum { CACHE_LINE = 64 };
+    for (size_t i = 0; i < count; i += CACHE_LINE)
+        __builtin_prefetch(bytes + i);
+}
 
 enum status cpu_gather_batch(struct backend *backend, const uint8_t *images, size_t pixels,
                              const uint32_t *ids, int samples, float *out) {
+    enum { AHEAD = 2 }; /* images */
+    const struct pointwise_kernels *kernels = cpu_kernels(backend)->pointwise;
 #pragma omp parallel for num_threads(backend->threads)
     for (int i = 0; i < samples; i++) {
-        const uint8_t *image = images + (size_t)ids[i] * pixels;
-        float *target = out + (size_t)i * pixels;
-        for (size_t p = 0; p < pixels; p++)
-            target[p] = (float)image[p] / 255.0F;
+        if (i + AHEAD < samples)
+            prefetch(images + (size_t)ids[i + AHEAD] * pixels, pixels);
+        kernels->pixels(pixels, images + (size_t)ids[i] * pixels, out + (size_t)i * pixels);
     }
     return ST_OK;
-}
-
-/* The first of the largest logits. */
-static int largest(const float *logits, int classes) {
-    int best = 0;
-    for (int k = 1; k < classes; k++)
-        if (logits[k] > logits[best])
-            best = k;
-    return best;
-}
-
-/* Loss of one sample; its gradient to `gradient`, which may be `logits` or NULL. A label that is
- * no class has probability 0: an infinite loss, a gradient without the label's term. */
-static double sample_loss(const float *logits, int classes, int label, float scale,
-                          float *gradient) {
-    const double maximum = logits[largest(logits, classes)];
-    double sum = 0.0;
-    for (int k = 0; k < classes; k++)
-        sum += exp((double)logits[k] - maximum);
-    const double loss =
-        label < classes ? log(sum) - ((double)logits[label] - maximum) : (double)INFINITY;
-    for (int k = 0; gradient != NULL && k < classes; k++) {
-        const double p = exp((double)logits[k] - maximum) / sum;
-        gradient[k] = (float)(scale * (p - (k == label ? 1.0 : 0.0)));
-    }
-    return loss;
 }
 
 enum status cpu_softmax_cross_entropy(struct backend *backend, const float *logits, int classes,
                                       const uint8_t *labels, const uint32_t *ids, int samples,
                                       float scale, float *dlogits, struct loss_sums *sums) {
     enum { ROUND = 512 }; /* samples between two additions to the sums, which go in their order */
+    const struct pointwise_kernels *kernels = cpu_kernels(backend)->pointwise;
     double loss[ROUND];
     bool correct[ROUND];
     for (int first = 0; first < samples; first += ROUND) {
@@ -54,10 +36,8 @@ enum status cpu_softmax_cross_entropy(struct backend *backend, const float *logi
 #pragma omp parallel for num_threads(backend->threads)
         for (int i = 0; i < count; i++) {
             const size_t at = (size_t)(first + i) * (size_t)classes;
-            const int label = labels[ids[first + i]];
-            correct[i] = largest(logits + at, classes) == label;
-            loss[i] = sample_loss(logits + at, classes, label, scale,
-                                  dlogits == NULL ? NULL : dlogits + at);
+            correct[i] = kernels->softmax(logits + at, classes, labels[ids[first + i]], scale,
+                                          dlogits == NULL ? NULL : dlogits + at, &loss[i]);
         }
         for (int i = 0; i < count; i++) {
             sums->loss += loss[i];

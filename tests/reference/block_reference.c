@@ -144,7 +144,7 @@ void reference_linear_backward(const struct block_desc *d, int samples, const do
 double reference_activate(enum activation activation, double z) {
     switch (activation) {
     case ACTIVATION_RELU:
-        return z > 0 ? z : 0;
+        return z < 0 ? 0 : z; /* a NaN stays one */
     case ACTIVATION_SIGMOID:
         return 1 / (1 + exp(-z));
     case ACTIVATION_TANH:

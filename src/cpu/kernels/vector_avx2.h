@@ -58,6 +58,43 @@ static inline vec_mask vec_greater(vec a, vec b) {
 static inline vec vec_select(vec_mask m, vec a, vec b) {
     return _mm256_blendv_ps(b, a, m);
 }
+static inline vec vec_pairs_low(vec a, vec b) {
+    return _mm256_castpd_ps(_mm256_unpacklo_pd(_mm256_castps_pd(a), _mm256_castps_pd(b)));
+}
+static inline vec vec_pairs_high(vec a, vec b) {
+    return _mm256_castpd_ps(_mm256_unpackhi_pd(_mm256_castps_pd(a), _mm256_castps_pd(b)));
+}
+/* First within the quarters of 4 x 4, which stay where they are, then the quarters. */
+static inline void vec_transpose(vec row[LANES]) {
+    vec quarter[LANES];
+#pragma GCC unroll 2
+    for (int i = 0; i < LANES; i += 4) {
+        const vec ab0 = _mm256_unpacklo_ps(row[i], row[i + 1]);
+        const vec ab2 = _mm256_unpackhi_ps(row[i], row[i + 1]);
+        const vec cd0 = _mm256_unpacklo_ps(row[i + 2], row[i + 3]);
+        const vec cd2 = _mm256_unpackhi_ps(row[i + 2], row[i + 3]);
+        quarter[i] = vec_pairs_low(ab0, cd0);
+        quarter[i + 1] = vec_pairs_high(ab0, cd0);
+        quarter[i + 2] = vec_pairs_low(ab2, cd2);
+        quarter[i + 3] = vec_pairs_high(ab2, cd2);
+    }
+#pragma GCC unroll 4
+    for (int j = 0; j < 4; j++) {
+        row[j] = _mm256_permute2f128_ps(quarter[j], quarter[4 + j], 0x20);
+        row[4 + j] = _mm256_permute2f128_ps(quarter[j], quarter[4 + j], 0x31);
+    }
+}
+
+static inline int vec_pack_nonzero(vec v, uint32_t first, float *values, uint32_t *indices) {
+    const unsigned lanes = (unsigned)_mm256_movemask_ps(_mm256_cmp_ps(v, vec_zero(), _CMP_NEQ_UQ));
+    /* A byte for each lane, of which those of the lanes in question go to the front. */
+    const uint64_t bytes = _pdep_u64(lanes, 0x0101010101010101) * 0xff;
+    const uint64_t order = _pext_u64(0x0706050403020100, bytes);
+    const __m256i front = _mm256_cvtepu8_epi32(_mm_cvtsi64_si128((long long)order));
+    _mm256_storeu_ps(values, _mm256_permutevar8x32_ps(v, front));
+    _mm256_storeu_si256((__m256i *)indices, _mm256_add_epi32(front, _mm256_set1_epi32((int)first)));
+    return __builtin_popcount(lanes);
+}
 
 enum { HALF_LANES = LANES / 2 };
 typedef uint64_t wide __attribute__((vector_size(sizeof(vec))));

@@ -54,6 +54,47 @@ static inline vec_mask vec_greater(vec a, vec b) {
 static inline vec vec_select(vec_mask m, vec a, vec b) {
     return _mm512_mask_blend_ps(m, b, a);
 }
+static inline vec vec_pairs_low(vec a, vec b) {
+    return _mm512_castpd_ps(_mm512_unpacklo_pd(_mm512_castps_pd(a), _mm512_castps_pd(b)));
+}
+static inline vec vec_pairs_high(vec a, vec b) {
+    return _mm512_castpd_ps(_mm512_unpackhi_pd(_mm512_castps_pd(a), _mm512_castps_pd(b)));
+}
+/* First within the tiles of 4 x 4, which stay where they are, then the tiles. */
+static inline void vec_transpose(vec row[LANES]) {
+    vec tile[LANES];
+#pragma GCC unroll 4
+    for (int i = 0; i < LANES; i += 4) {
+        const vec ab0 = _mm512_unpacklo_ps(row[i], row[i + 1]);
+        const vec ab2 = _mm512_unpackhi_ps(row[i], row[i + 1]);
+        const vec cd0 = _mm512_unpacklo_ps(row[i + 2], row[i + 3]);
+        const vec cd2 = _mm512_unpackhi_ps(row[i + 2], row[i + 3]);
+        tile[i] = vec_pairs_low(ab0, cd0);
+        tile[i + 1] = vec_pairs_high(ab0, cd0);
+        tile[i + 2] = vec_pairs_low(ab2, cd2);
+        tile[i + 3] = vec_pairs_high(ab2, cd2);
+    }
+#pragma GCC unroll 4
+    for (int j = 0; j < 4; j++) {
+        const vec even0 = _mm512_shuffle_f32x4(tile[j], tile[4 + j], 0x88);
+        const vec even8 = _mm512_shuffle_f32x4(tile[8 + j], tile[12 + j], 0x88);
+        const vec odd0 = _mm512_shuffle_f32x4(tile[j], tile[4 + j], 0xdd);
+        const vec odd8 = _mm512_shuffle_f32x4(tile[8 + j], tile[12 + j], 0xdd);
+        row[j] = _mm512_shuffle_f32x4(even0, even8, 0x88);
+        row[4 + j] = _mm512_shuffle_f32x4(odd0, odd8, 0x88);
+        row[8 + j] = _mm512_shuffle_f32x4(even0, even8, 0xdd);
+        row[12 + j] = _mm512_shuffle_f32x4(odd0, odd8, 0xdd);
+    }
+}
+
+static inline int vec_pack_nonzero(vec v, uint32_t first, float *values, uint32_t *indices) {
+    const __mmask16 lanes = _mm512_cmp_ps_mask(v, vec_zero(), _CMP_NEQ_UQ);
+    const __m512i count = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    const __m512i index = _mm512_add_epi32(_mm512_set1_epi32((int)first), count);
+    _mm512_storeu_ps(values, _mm512_maskz_compress_ps(lanes, v));
+    _mm512_storeu_si512(indices, _mm512_maskz_compress_epi32(lanes, index));
+    return __builtin_popcount(lanes);
+}
 
 enum { HALF_LANES = LANES / 2 };
 typedef uint64_t wide __attribute__((vector_size(sizeof(vec))));

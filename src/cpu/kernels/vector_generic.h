@@ -62,6 +62,28 @@ static inline vec_mask vec_greater(vec a, vec b) {
 static inline vec vec_max(vec a, vec b) {
     return vec_select(vec_greater(a, b), a, b);
 }
+/** Rows become columns. */
+static inline void vec_transpose(vec row[LANES]) {
+    const vec a = row[0], b = row[1], c = row[2], d = row[3];
+    const vec ab0 = {a[0], b[0], a[1], b[1]}, ab2 = {a[2], b[2], a[3], b[3]};
+    const vec cd0 = {c[0], d[0], c[1], d[1]}, cd2 = {c[2], d[2], c[3], d[3]};
+    row[0] = (vec){ab0[0], ab0[1], cd0[0], cd0[1]};
+    row[1] = (vec){ab0[2], ab0[3], cd0[2], cd0[3]};
+    row[2] = (vec){ab2[0], ab2[1], cd2[0], cd2[1]};
+    row[3] = (vec){ab2[2], ab2[3], cd2[2], cd2[3]};
+}
+
+/** The lanes that are not 0 (a NaN is not) to the front of `values`, and their numbers, counted
+ * from `first`, to the front of `indices`; returns how many. LANES of both are overwritten. */
+static inline int vec_pack_nonzero(vec v, uint32_t first, float *values, uint32_t *indices) {
+    int count = 0;
+    for (int i = 0; i < LANES; i++) {
+        values[count] = v[i];
+        indices[count] = first + (uint32_t)i;
+        count += v[i] != 0.0F;
+    }
+    return count;
+}
 
 /** HALF_LANES numbers of 64 bits; the compiler's operators apply. */
 enum { HALF_LANES = LANES / 2 };
