@@ -17,6 +17,7 @@ struct choice {
 
 /* Best first: a direction takes the first that applies and pays. */
 static const struct choice choices[] = {
+    {"sparse", BLOCK_CONV, backward_sparse_applies, NULL, NULL, &backward_sparse},
     {"direct", BLOCK_CONV, NULL, NULL, &forward_direct, &backward_direct},
     {"dense", BLOCK_DENSE, NULL, NULL, &forward_dense, &backward_dense},
     {"pass", BLOCK_PASS, NULL, NULL, &forward_pass, &backward_pass},

@@ -70,7 +70,10 @@ struct backward_kind {
 };
 
 extern const struct forward_kind forward_direct, forward_dense, forward_pass;
-extern const struct backward_kind backward_direct, backward_dense, backward_pass;
+extern const struct backward_kind backward_direct, backward_dense, backward_pass, backward_sparse;
+
+/** Which convolutions a kind computes, where it does not compute all. */
+bool backward_sparse_applies(const struct block_desc *desc);
 
 /** The name of a convolution's kind that $ESPALIER_CONV asks for, NULL when it is not set;
  *  ST_USAGE when no kind has that name. */
@@ -105,6 +108,11 @@ void epilogue_forward(const struct block_plan *plan, const struct block_pass *pa
 /** Dropout of one sample's y [output] and its state, where the pass drops anything. */
 void epilogue_dropout(const struct block_plan *plan, const struct block_pass *pass, int sample,
                       float *y);
+
+/** The gradient of one sample with respect to the z that each window's maximum comes from, by its
+ *  place in the state: dy [output] -> g [output], 0 where the unit is dropped; g may be dy. */
+void epilogue_gradient(const struct block_plan *plan, const struct block_pass *pass, int sample,
+                       const float *y, const float *dy, float *g);
 
 /** The gradient with respect to z of one sample: dy [output] -> dz [linear], with y [output] from
  *  the forward pass. Without pooling, dz may be dy. */

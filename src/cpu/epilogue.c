@@ -31,18 +31,25 @@ void epilogue_forward(const struct block_plan *plan, const struct block_pass *pa
     epilogue_dropout(plan, pass, sample, y);
 }
 
+static float fraction_kept(const struct block_plan *plan, const struct block_pass *pass) {
+    return plan_drops(plan, pass) ? 1.0F - plan->desc.dropout : 1.0F;
+}
+
+void epilogue_gradient(const struct block_plan *plan, const struct block_pass *pass, int sample,
+                       const float *y, const float *dy, float *g) {
+    const struct epilogue_kernels *kernels = plan->kernels->epilogue;
+    const size_t units = shape_size(plan->desc.output);
+    kernels->activate_backward(plan->desc.activation, units, fraction_kept(plan, pass), y, dy, g);
+    if (plan_drops(plan, pass))
+        kernels->drop_backward(units, plan->state + (size_t)sample * units, g);
+}
+
 void epilogue_backward(const struct block_plan *plan, const struct block_pass *pass, int sample,
                        const float *y, const float *dy, float *dz) {
-    const struct epilogue_kernels *kernels = plan->kernels->epilogue;
     const struct block_desc *desc = &plan->desc;
-    const size_t units = shape_size(desc->output);
-    const uint8_t *state = plan->state + (size_t)sample * units;
-    const float keep = plan_drops(plan, pass) ? 1.0F - desc->dropout : 1.0F;
-    if (desc->pool > 1) {
-        kernels->pool_backward(desc, keep, state, y, dy, dz);
-        return;
-    }
-    kernels->activate_backward(desc->activation, units, keep, y, dy, dz);
-    if (plan_drops(plan, pass))
-        kernels->drop_backward(units, state, dz);
+    const uint8_t *state = plan->state + (size_t)sample * shape_size(desc->output);
+    if (desc->pool > 1)
+        plan->kernels->epilogue->pool_backward(desc, fraction_kept(plan, pass), state, y, dy, dz);
+    else
+        epilogue_gradient(plan, pass, sample, y, dy, dz);
 }

@@ -76,6 +76,60 @@ struct direct_kernels {
     void (*relu_backward)(size_t count, const float *y, const float *dy, float *dz);
 };
 
+/** A gradient that is not zero, at one pixel of a convolution's output. */
+struct sparse_entry {
+    int32_t offset; /* floats from the slab's begin to the first that the pixel sees */
+    float value;
+};
+
+/** The gradients of a band of windows that are not zero, a list for each filter. */
+struct sparse_lists {
+    struct sparse_entry *entries; /* [filters][capacity]: room for a whole band */
+    int32_t *counts;              /* [filters] */
+    int filters, capacity;
+};
+
+/** A band of the pooled output. Offsets are in floats of a slab. */
+struct sparse_windows {
+    int rows, columns;
+    int32_t first, row_step, column_step; /* offset of the first window, and from one to the next */
+    const int32_t *places;                /* [256]: offset of each place of a maximum in a window */
+    const float *ahead[2]; /* memory that will be used next, to be fetched meanwhile; or NULL */
+    size_t ahead_floats;   /* of each */
+};
+
+/** Some channels of one image with its padding, [height + 2 padding][width + 2 padding][pixel]:
+ *  either a vector of channels, zeros behind the last channel, or all channels of an image that has
+ *  fewer (then a vector's floats follow the last pixel, of any value).
+ *
+ *  What an output pixel sees of it in one row of the kernel is contiguous, so a filter's taps are
+ *  [kernel][vectors][lanes], the channels of each pixel in turn; what fills up the last vector
+ *  belongs to no tap, its weights are zero and its gradient means nothing. */
+struct sparse_slab {
+    int height, width, channels; /* of the input */
+    int kernel, padding;
+    int pixel;   /* floats of a pixel */
+    int vectors; /* of a kernel's row */
+    size_t row;  /* floats of a row, with its padding */
+};
+
+/** Convolution backward at the gradients that are not zero. x and dx point to the slab's first
+ *  channel at the image's first pixel; `channels` of them are the slab's. */
+struct sparse_kernels {
+    /** Fills the lists from g and state, both [rows][columns][filters], windows in row-major order.
+     *  g is zero where the unit is dropped; -0 is zero, a NaN is not. */
+    void (*list_windows)(const struct sparse_windows *windows, const float *g, const uint8_t *state,
+                         const struct sparse_lists *lists);
+    void (*fill_slab)(const struct sparse_slab *shape, int channels, const float *x, float *slab);
+    /** gradient [filters][taps] += what the lists make of the slab of x. */
+    void (*weight_gradient)(const struct sparse_slab *shape, const struct sparse_lists *lists,
+                            const float *slab, float *gradient);
+    /** The slab of dx += what the lists make of weights [filters][taps]; pixel is a vector. */
+    void (*input_gradient)(const struct sparse_slab *shape, const struct sparse_lists *lists,
+                           const float *weights, float *slab);
+    void (*drain_slab)(const struct sparse_slab *shape, int channels, const float *slab, float *dx);
+};
+
 /** Rows of a matrix without their zeros: those of row r are start[r] .. start[r + 1] - 1 of the
  *  values and of their places in the row. */
 struct nonzero_rows {
@@ -120,6 +174,7 @@ struct kernels {
     const struct update_kernels *update;
     const struct epilogue_kernels *epilogue;
     const struct direct_kernels *direct;
+    const struct sparse_kernels *sparse;
     const struct nonzero_kernels *nonzero;
     const struct pointwise_kernels *pointwise;
 };

@@ -91,6 +91,22 @@ const struct block_case block_cases[] = {
     CONV(CONV_DIRECT, 37, 15,  1, 12, 2, 1, 0, RELU,    1, 0,     5), /* 36 x 14: two strips */
     CONV(CONV_DIRECT,  4, 73,  1, 120, 2, 2, 0, RELU,   1, 0,     1), /* 2 x 36: a row is a strip */
 
+    /* Lists of what pooling leaves: windows that are cut off, one-channel images, channels beside
+     * and on multiples of 4, 8 and 16, taps that fill the registers more than once, bands. */
+    CONV(CONV_SPARSE, 13, 11,  1,  5, 5, 1, 0, RELU,    2, 0,     3), /* 9 x 7 by 2 */
+    CONV(CONV_SPARSE, 12, 10,  1,  3, 3, 1, 1, SIGMOID, 2, 0.25F, 3),
+    CONV(CONV_SPARSE,  6,  7,  3,  4, 1, 1, 0, TANH,    2, 0,     3),
+    CONV(CONV_SPARSE,  9, 10,  5,  7, 5, 1, 2, RELU,    3, 0,     2), /* 9 x 10 by 3 */
+    CONV(CONV_SPARSE,  8,  9, 17,  6, 3, 1, 1, NONE,    2, 0.5F,  2),
+    CONV(CONV_SPARSE,  7,  8, 33,  5, 5, 1, 1, RELU,    2, 0.25F, 1),
+    CONV(CONV_SPARSE, 12, 12,  4,  3, 4, 1, 0, RELU,    2, 0,     3), /* a slab as it lies */
+    CONV(CONV_SPARSE, 10, 11,  8,  9, 6, 1, 0, RELU,    2, 0.25F, 2),
+    CONV(CONV_SPARSE,  9,  8, 16,  4, 3, 1, 0, RELU,    2, 0.25F, 6), /* two grains */
+    CONV(CONV_SPARSE, 11, 12, 16,  4, 7, 2, 3, RELU,    2, 0,     2),
+    CONV(CONV_SPARSE, 17,  9,  3,  2, 11, 1, 2, NONE,   3, 0,     2),
+    CONV(CONV_SPARSE, 14, 13,  2,  3, 2, 3, 1, RELU,    2, 0,     5), /* stride > kernel */
+    CONV(CONV_SPARSE, 85, 21,  1,  2, 3, 1, 0, RELU,    2, 0,     1), /* 2 to 6 bands */
+
     DENSE(DENSE,       1,  1,  1,  1, NONE,    0,     3),
     DENSE(DENSE,       1,  1, 17,  1, SIGMOID, 0,     3), /* one unit */
     DENSE(DENSE,       1,  1,  1, 13, TANH,    0,     3), /* one input */

@@ -22,7 +22,7 @@ static void hold_group(enum case_group group, const char *conv, hold_row *hold) 
 }
 
 /* Convolutions that only add up products of weights and inputs: exact on small integers. */
-static const char *const exact_convs[] = {"direct"};
+static const char *const exact_convs[] = {"direct", "sparse"};
 
 static void hold_group_exact(enum case_group group) {
     for (size_t i = 0; i < sizeof exact_convs / sizeof exact_convs[0]; i++)
@@ -48,6 +48,7 @@ GROUP_TESTS(conv_pool, GROUP_CONV_POOL)
 GROUP_TESTS(conv_activation, GROUP_CONV_ACTIVATION)
 GROUP_TESTS(conv_tiles, GROUP_CONV_TILES)
 GROUP_TESTS(conv_direct, GROUP_CONV_DIRECT)
+GROUP_TESTS(conv_sparse, GROUP_CONV_SPARSE)
 GROUP_TESTS(dense, GROUP_DENSE)
 GROUP_TESTS(pass, GROUP_PASS)
 GROUP_TESTS(dropout, GROUP_DROPOUT)
@@ -131,6 +132,8 @@ int main(int argc, char **argv) {
         cmocka_unit_test(conv_tiles_exact),
         cmocka_unit_test(conv_direct),
         cmocka_unit_test(conv_direct_exact),
+        cmocka_unit_test(conv_sparse),
+        cmocka_unit_test(conv_sparse_exact),
         cmocka_unit_test(dense),
         cmocka_unit_test(dense_exact),
         cmocka_unit_test(pass),
