@@ -1,16 +1,13 @@
-/* Dense layers: OpenBLAS in tiles of fixed size or, where enough of a factor is zero, products that
- * skip its zeros. Which of them is a function of the data alone. */
+/* Dense layers: where enough of a factor of a product is zero, its zeros are skipped. Whether they
+ * are is a function of the data alone. */
 #include "dense.h"
 
-#include <cblas.h>
 #include <string.h>
 
-enum { TILE_SAMPLES = 64, TILE_UNITS = 64, TILE_INPUTS = 512 };
-
-/* Up to these fractions of non-zero values, and from this many columns of the other factor on, it
+/* Up to these fractions of non-zero values, and from this many columns of the right factor on, it
  * is faster to skip the zeros, as measured with AVX2 and AVX-512 on layers of 300 to 4608 inputs.
  */
-static const double forward_density = 0.4, by_x_density = 0.35, by_dz_density = 0.5;
+static const double forward_density = 0.35, by_x_density = 0.3, by_dz_density = 0.5;
 enum { WIDE = 32 };
 
 enum { SAMPLED_ROWS = 8 }; /* every so many rows of x tell its density */
@@ -21,7 +18,7 @@ static enum status forward_create(struct block_plan *plan, size_t *scratch_float
     dense->inputs = (int)shape_size(plan->desc.input);
     dense->units = plan->desc.linear.channels;
     plan->forward = dense;
-    return dense_nonzero_create(plan, scratch_floats);
+    return dense_products_create(plan, scratch_floats);
 }
 
 static void forward_load(struct block_plan *plan) {
@@ -41,36 +38,23 @@ static bool is_sparse(const struct block_plan *plan, int samples, const float *x
     const size_t inputs = (size_t)dense_of(plan)->inputs;
     size_t rows = 0, nonzero = 0;
     for (int i = 0; i < samples; i += SAMPLED_ROWS, rows++)
-        nonzero += plan->kernels->nonzero->count(x + (size_t)i * inputs, inputs);
+        nonzero += plan->kernels->product->count_nonzero(x + (size_t)i * inputs, inputs);
     return (double)nonzero <= forward_density * (double)(rows * inputs);
-}
-
-/* Z = X W^T. */
-static void forward_product(const struct block_plan *plan, int samples, const float *x, float *z) {
-    const int inputs = dense_of(plan)->inputs, units = dense_of(plan)->units;
-#pragma omp for collapse(2) schedule(dynamic) nowait
-    for (int i = 0; i < samples; i += TILE_SAMPLES)
-        for (int k = 0; k < units; k += TILE_UNITS)
-            cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, smaller(TILE_SAMPLES, samples - i),
-                        smaller(TILE_UNITS, units - k), inputs, 1.0F,
-                        x + (size_t)i * (size_t)inputs, inputs,
-                        plan->weights + (size_t)k * (size_t)inputs, inputs, 0.0F,
-                        z + (size_t)i * (size_t)units + k, units);
 }
 
 static void dense_forward(struct block_plan *plan, const struct block_pass *pass, const float *x,
                           float *y) {
     struct dense *dense = dense_of(plan);
-    dense->x_is_sparse = dense->units >= WIDE && is_sparse(plan, pass->samples, x);
     nonzeros_resize(&dense->x, pass->samples, dense->inputs);
+    dense->x_is_listed = dense->units >= WIDE && is_sparse(plan, pass->samples, x);
 #pragma omp parallel num_threads(plan->threads)
     {
-        if (dense->x_is_sparse) {
-            dense_prepare_forward(plan, x);
+        if (dense->weights_stale)
+            dense_transpose_weights(plan);
+        if (dense->x_is_listed)
+            dense_list(plan, &dense->x, x);
 #pragma omp barrier
-            dense_forward_nonzero(plan, y);
-        } else
-            forward_product(plan, pass->samples, x, y);
+        dense_forward_product(plan, pass->samples, x, dense->x_is_listed, y);
 #pragma omp barrier
 #pragma omp for
         for (int i = 0; i < pass->samples; i++) {
@@ -78,39 +62,10 @@ static void dense_forward(struct block_plan *plan, const struct block_pass *pass
             epilogue_forward(plan, pass, i, row, row);
         }
     }
-    dense->weights_stale = dense->weights_stale && !dense->x_is_sparse;
+    dense->weights_stale = false;
 }
 
 /* ---- backward ---- */
-
-/* dW = dZ^T X. */
-static void weight_product(const struct block_plan *plan, int samples, const float *dz,
-                           const struct backward_args *args) {
-    const int inputs = dense_of(plan)->inputs, units = dense_of(plan)->units;
-#pragma omp for collapse(2) schedule(dynamic) nowait
-    for (int k = 0; k < units; k += TILE_UNITS)
-        for (int j = 0; j < inputs; j += TILE_INPUTS) {
-            cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, smaller(TILE_UNITS, units - k),
-                        smaller(TILE_INPUTS, inputs - j), samples, 1.0F, dz + k, units, args->x + j,
-                        inputs, 0.0F, args->dweights + (size_t)k * (size_t)inputs + j, inputs);
-            poll_from_team(args->poll);
-        }
-}
-
-/* dX = dZ W. */
-static void input_product(const struct block_plan *plan, int samples, const float *dz,
-                          const struct backward_args *args) {
-    const int inputs = dense_of(plan)->inputs, units = dense_of(plan)->units;
-#pragma omp for collapse(2) schedule(dynamic) nowait
-    for (int i = 0; i < samples; i += TILE_SAMPLES)
-        for (int j = 0; j < inputs; j += TILE_INPUTS) {
-            cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans,
-                        smaller(TILE_SAMPLES, samples - i), smaller(TILE_INPUTS, inputs - j), units,
-                        1.0F, dz + (size_t)i * (size_t)units, units, plan->weights + j, inputs,
-                        0.0F, args->dx + (size_t)i * (size_t)inputs + j, inputs);
-            poll_from_team(args->poll);
-        }
-}
 
 static void bias_gradient(int samples, int units, const float *dz, float *restrict dbias) {
     memset(dbias, 0, (size_t)units * sizeof *dbias);
@@ -138,25 +93,25 @@ static void prepare_dz(struct block_plan *plan, const struct block_pass *pass,
             epilogue_backward(plan, pass, i, args->y + o, args->dy + o, dz + o);
         }
         if (may_be_sparse(&plan->desc))
-            nonzeros_collect(&dense->dz, plan->kernels->nonzero, group, dz);
+            nonzeros_collect(&dense->dz, plan->kernels->product, group, dz);
     }
 }
 
 /* dW by the factor that has more zeros, if it has enough; all threads of the team decide alike. */
-static void weight_gradient(struct block_plan *plan, int samples, double density,
+static void weight_gradient(struct block_plan *plan, int samples, double of_dz,
                             const struct backward_args *args) {
-    const struct dense *dense = dense_of(plan);
-    const double of_x = dense->x_is_sparse ? nonzeros_density(&dense->x) : 1.0;
-    if (of_x <= by_x_density && of_x < density) {
-        dense_transpose_x(plan, args->x);
+    struct dense *dense = dense_of(plan);
+    const double of_x = dense->x_is_listed ? nonzeros_density(&dense->x) : 1.0;
+    if (of_x <= by_x_density && of_x < of_dz) {
+        dense_list_transposed(plan, &dense->x_transposed, args->x);
 #pragma omp barrier
-        dense_weight_gradient_by_x(plan, args->dy, args);
-    } else if (density <= by_dz_density && dense->inputs >= WIDE) {
-        dense_transpose_dz(plan, args->dy);
+        dense_weight_gradient_by_x(plan, args);
+    } else if (of_dz <= by_dz_density && dense->inputs >= WIDE) {
+        dense_list_transposed(plan, &dense->dz_transposed, args->dy);
 #pragma omp barrier
-        dense_weight_gradient_by_dz(plan, args);
+        dense_weight_gradient(plan, samples, true, args);
     } else
-        weight_product(plan, samples, args->dy, args);
+        dense_weight_gradient(plan, samples, false, args);
 }
 
 static void dense_backward(struct block_plan *plan, const struct block_pass *pass,
@@ -169,14 +124,13 @@ static void dense_backward(struct block_plan *plan, const struct block_pass *pas
 #pragma omp parallel num_threads(plan->threads)
     {
         prepare_dz(plan, pass, args);
-        const double density = may_be_sparse(&plan->desc) ? nonzeros_density(&dense->dz) : 1.0;
+        const double of_dz = may_be_sparse(&plan->desc) ? nonzeros_density(&dense->dz) : 1.0;
 #pragma omp single nowait
         bias_gradient(samples, dense->units, args->dy, args->dbias);
-        weight_gradient(plan, samples, density, args);
-        if (!plan->first && density <= by_dz_density && dense->inputs >= WIDE)
-            dense_input_gradient_by_dz(plan, args);
-        else if (!plan->first)
-            input_product(plan, samples, args->dy, args);
+        weight_gradient(plan, samples, of_dz, args);
+        if (!plan->first)
+            dense_input_gradient(plan, samples, of_dz <= by_dz_density && dense->inputs >= WIDE,
+                                 args);
     }
 }
 

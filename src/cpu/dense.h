@@ -12,9 +12,8 @@
 /** The two directions of a plan have one. */
 struct dense {
     int inputs, units;
-    struct nonzeros x, x_transposed; /* of the last pass where it is sparse */
-    struct nonzeros dz, dz_transposed;
-    bool x_is_sparse;   /* in the last forward pass */
+    struct nonzeros x, x_transposed, dz, dz_transposed;
+    bool x_is_listed;   /* by the last forward pass */
     float *weights;     /* W^T in panels of units: [panels][inputs][panel] */
     bool weights_stale; /* they are not the loaded ones yet */
 };
@@ -27,24 +26,29 @@ static inline int smaller(int a, int b) {
     return a < b ? a : b;
 }
 
-enum status dense_nonzero_create(struct block_plan *plan, size_t *scratch_floats);
+enum status dense_products_create(struct block_plan *plan, size_t *scratch_floats);
 
-/** W^T from the loaded weights, and the lists of X; a barrier must follow. */
-void dense_prepare_forward(struct block_plan *plan, const float *x);
+/** W^T from the loaded weights; a barrier must follow. */
+void dense_transpose_weights(const struct block_plan *plan);
 
-/** Z = X W^T by the lists of X. */
-void dense_forward_nonzero(const struct block_plan *plan, float *z);
+/** List the rows of a matrix, or of the matrix that is given transposed; a barrier must follow. */
+void dense_list(const struct block_plan *plan, struct nonzeros *lists, const float *matrix);
+void dense_list_transposed(const struct block_plan *plan, struct nonzeros *lists,
+                           const float *transpose);
 
-/** The lists by input, or by unit; a barrier must follow. */
-void dense_transpose_x(struct block_plan *plan, const float *x);
-void dense_transpose_dz(struct block_plan *plan, const float *dz);
+/** Z = X W^T. X is listed, or `listed` is false. */
+void dense_forward_product(const struct block_plan *plan, int samples, const float *x, bool listed,
+                           float *z);
 
-/** dW = dZ^T X by the lists of X by input, or of dZ by unit. */
-void dense_weight_gradient_by_x(const struct block_plan *plan, const float *dz,
-                                const struct backward_args *args);
-void dense_weight_gradient_by_dz(const struct block_plan *plan, const struct backward_args *args);
+/** dW = dZ^T X, with dZ in args->dy; the columns of dZ are listed, or `listed` is false. */
+void dense_weight_gradient(const struct block_plan *plan, int samples, bool listed,
+                           const struct backward_args *args);
 
-/** dX = dZ W by the lists of dZ. */
-void dense_input_gradient_by_dz(const struct block_plan *plan, const struct backward_args *args);
+/** The same by the lists of the columns of X. */
+void dense_weight_gradient_by_x(const struct block_plan *plan, const struct backward_args *args);
+
+/** dX = dZ W; dZ is listed, or `listed` is false. */
+void dense_input_gradient(const struct block_plan *plan, int samples, bool listed,
+                          const struct backward_args *args);
 
 #endif

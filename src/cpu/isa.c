@@ -9,13 +9,13 @@
     extern const struct epilogue_kernels epilogue_kernels_##isa;                                   \
     extern const struct direct_kernels direct_kernels_##isa;                                       \
     extern const struct sparse_kernels sparse_kernels_##isa;                                       \
-    extern const struct nonzero_kernels nonzero_kernels_##isa;                                     \
+    extern const struct product_kernels product_kernels_##isa;                                     \
     extern const struct pointwise_kernels pointwise_kernels_##isa;
 #define KERNELS(name, width)                                                                       \
     {                                                                                              \
         .isa = #name, .lanes = width, .update = &update_kernels_##name,                            \
         .epilogue = &epilogue_kernels_##name, .direct = &direct_kernels_##name,                    \
-        .sparse = &sparse_kernels_##name, .nonzero = &nonzero_kernels_##name,                      \
+        .sparse = &sparse_kernels_##name, .product = &product_kernels_##name,                      \
         .pointwise = &pointwise_kernels_##name                                                     \
     }
 

@@ -130,26 +130,35 @@ struct sparse_kernels {
     void (*drain_slab)(const struct sparse_slab *shape, int channels, const float *slab, float *dx);
 };
 
+/** Rows of a matrix: values[r * row_step + k * column_step], k < columns. */
+struct matrix_rows {
+    int count, columns;
+    const float *values;
+    size_t row_step, column_step;
+};
+
 /** Rows of a matrix without their zeros: those of row r are start[r] .. start[r + 1] - 1 of the
- *  values and of their places in the row. */
+ *  values and of their columns. */
 struct nonzero_rows {
     int count;
     const float *values;
     const uint32_t *indices, *start; /* start [count + 1] */
 };
 
-/** Products that skip the zeros of one factor, and with them what they would meet. A panel is a
- *  matrix of `panel` columns in memory, of which the first `width` count. */
-struct nonzero_kernels {
+/** Products of matrices: out = left * panel, or `add`: out += that. A panel is a matrix of `panel`
+ *  columns in memory, of which the first `width` count; a row of it belongs to each column of the
+ *  left factor. Rows of `out` are `stride` floats apart. */
+struct product_kernels {
     int panel; /* floats */
-    size_t (*count)(const float *values, size_t count);
-    /** The non-zero values of row[columns] and their places, to the front of values[columns] and
+    void (*multiply)(const struct matrix_rows *left, const float *panel, int width, bool add,
+                     float *out, size_t stride);
+    /** Skips what the zeros would meet. */
+    void (*multiply_nonzero)(const struct nonzero_rows *left, const float *panel, int width,
+                             bool add, float *out, size_t stride);
+    size_t (*count_nonzero)(const float *values, size_t count);
+    /** The non-zero values of row[columns] and their columns, to the front of values[columns] and
      *  indices[columns]; returns how many. */
     int (*collect)(const float *row, int columns, float *values, uint32_t *indices);
-    /** out[r][j] = sum over row r of value * panel[index][j], j < width, rows of `out` being
-     *  `stride` floats apart; `add`: to what is there. All columns of the panel are read. */
-    void (*gather)(const struct nonzero_rows *rows, const float *panel, int width, bool add,
-                   float *out, size_t stride);
     /** Rows of `width` floats, `stride` apart, to a panel. */
     void (*copy)(int rows, int width, const float *from, size_t stride, float *panel);
     /** to[j][i] = from[i][j], i < rows, j < columns. */
@@ -175,7 +184,7 @@ struct kernels {
     const struct epilogue_kernels *epilogue;
     const struct direct_kernels *direct;
     const struct sparse_kernels *sparse;
-    const struct nonzero_kernels *nonzero;
+    const struct product_kernels *product;
     const struct pointwise_kernels *pointwise;
 };
 

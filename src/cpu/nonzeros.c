@@ -26,7 +26,7 @@ static int columns_in_block(const struct nonzeros *n, int block) {
 }
 
 /* The rows of a group in the columns of a block: rows[rows_in_group][stride]. */
-static void collect_block(struct nonzeros *n, const struct nonzero_kernels *kernels, int group,
+static void collect_block(struct nonzeros *n, const struct product_kernels *kernels, int group,
                           int block, const float *rows, size_t stride) {
     const size_t list = list_of(n, group, block);
     float *values = n->values + list * NONZERO_ROWS * NONZERO_COLUMNS;
@@ -38,7 +38,7 @@ static void collect_block(struct nonzeros *n, const struct nonzero_kernels *kern
                                                              values + start[r], indices + start[r]);
 }
 
-void nonzeros_collect(struct nonzeros *n, const struct nonzero_kernels *kernels, int group,
+void nonzeros_collect(struct nonzeros *n, const struct product_kernels *kernels, int group,
                       const float *matrix) {
     const size_t columns = (size_t)n->columns;
     const float *rows = matrix + (size_t)group * NONZERO_ROWS * columns;
@@ -46,7 +46,7 @@ void nonzeros_collect(struct nonzeros *n, const struct nonzero_kernels *kernels,
         collect_block(n, kernels, group, block, rows + block * NONZERO_COLUMNS, columns);
 }
 
-void nonzeros_collect_transposed(struct nonzeros *n, const struct nonzero_kernels *kernels,
+void nonzeros_collect_transposed(struct nonzeros *n, const struct product_kernels *kernels,
                                  int group, const float *transpose) {
     float rows[NONZERO_ROWS * NONZERO_COLUMNS];
     for (int block = 0; block < nonzeros_blocks(n->columns); block++) {

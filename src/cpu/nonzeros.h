@@ -37,11 +37,11 @@ static inline int nonzeros_blocks(int columns) {
 }
 
 /** List a group of rows of matrix[rows][columns]. */
-void nonzeros_collect(struct nonzeros *n, const struct nonzero_kernels *kernels, int group,
+void nonzeros_collect(struct nonzeros *n, const struct product_kernels *kernels, int group,
                       const float *matrix);
 
 /** The same, given the matrix's transpose [columns][rows]. */
-void nonzeros_collect_transposed(struct nonzeros *n, const struct nonzero_kernels *kernels,
+void nonzeros_collect_transposed(struct nonzeros *n, const struct product_kernels *kernels,
                                  int group, const float *transpose);
 
 /** The lists of a block of a group. */
