@@ -4,6 +4,7 @@
 #include <espalier/backend.h>
 #include <espalier/nearest.h>
 #include <espalier/recipe.h>
+#include <espalier/schedule.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -21,6 +22,8 @@ static void print_command_help(const struct command *command) {
     if (command == &command_train) {
         putchar('\n');
         recipe_write_keys(stdout);
+        putchar('\n');
+        schedule_write_table(stdout);
     }
 }
 

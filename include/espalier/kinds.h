@@ -5,6 +5,8 @@
 #ifndef ESPALIER_KINDS_H
 #define ESPALIER_KINDS_H
 
+#include <stdbool.h>
+
 /*            enumerator             name in recipes */
 #define LAYER_KINDS(X)                                                                             \
     X(LAYER_CONV, "conv")                                                                          \
@@ -30,7 +32,18 @@
 
 #define SCHEDULES(X)                                                                               \
     X(SCHEDULE_NONE, "none")                                                                       \
-    X(SCHEDULE_LINEAR, "linear")
+    X(SCHEDULE_LINEAR, "linear")                                                                   \
+    X(SCHEDULE_GEOMETRIC, "geometric")                                                             \
+    X(SCHEDULE_FSA, "fsa")                                                                         \
+    X(SCHEDULE_FSA_EXPONENTIAL, "fsa_exponential")                                                 \
+    X(SCHEDULE_CUBIC, "cubic")                                                                     \
+    X(SCHEDULE_ONESHOT, "oneshot")
+
+/* What prune.begin, prune.end and, but for events, prune.every count. */
+#define SCHEDULE_UNITS(X)                                                                          \
+    X(UNIT_UPDATES, "updates")                                                                     \
+    X(UNIT_EVENTS, "events")                                                                       \
+    X(UNIT_EPOCHS, "epochs")
 
 #define SCOPES(X)                                                                                  \
     X(SCOPE_LAYER, "layer")                                                                        \
@@ -42,6 +55,7 @@ enum activation { ACTIVATIONS(KIND_ENUMERATOR) ACTIVATION_COUNT };
 enum initializer { INITIALIZERS(KIND_ENUMERATOR) INITIALIZER_COUNT };
 enum optimizer_kind { OPTIMIZERS(KIND_ENUMERATOR) OPTIMIZER_COUNT };
 enum schedule_kind { SCHEDULES(KIND_ENUMERATOR) SCHEDULE_COUNT };
+enum schedule_unit { SCHEDULE_UNITS(KIND_ENUMERATOR) SCHEDULE_UNIT_COUNT };
 enum prune_scope { SCOPES(KIND_ENUMERATOR) SCOPE_COUNT };
 #undef KIND_ENUMERATOR
 
@@ -51,7 +65,11 @@ extern const char *const activation_names[];
 extern const char *const initializer_names[];
 extern const char *const optimizer_names[];
 extern const char *const schedule_names[];
+extern const char *const schedule_unit_names[];
 extern const char *const prune_scope_names[];
+
+/** By enumerator: whether the schedule goes to prune.keep and ends there; it needs one, then. */
+extern const bool schedule_goes_to_keep[];
 
 /** The index of `name` in a NULL-terminated table, -1 when it is not there. */
 int kind_find(const char *const *names, const char *name);

@@ -4,21 +4,25 @@
 
 #include <espalier/communicator.h>
 #include <espalier/network.h>
+#include <espalier/schedule.h>
 #include <espalier/survivors.h>
 
 /** Prepared pruning of one network; borrows network, recipe and communicator. */
 struct pruner {
     struct network *network;
     const struct prune_settings *settings;
+    struct schedule schedule;
     struct communicator *communicator;
     int scopes_count; /* `layer`: one a layer; `global`: one in all; 0: nothing to prune */
     struct survivors_scope *scopes;
     uint64_t *device_mask; /* device words for the largest scope */
 };
 
-/** Resolve prune.layers into scopes. ST_INPUT names a layer that the network lacks. */
+/** Resolve prune.layers into scopes and the schedule for a run. ST_INPUT names a layer that the
+ *  network lacks. */
 enum status pruner_create(struct network *network, const struct prune_settings *settings,
-                          struct communicator *communicator, struct pruner *pruner);
+                          struct run_length run, struct communicator *communicator,
+                          struct pruner *pruner);
 
 void pruner_destroy(struct pruner *pruner); /* legal on a zeroed pruner */
 

@@ -58,11 +58,13 @@ struct prune_settings {
     int layers_count;
     enum prune_scope scope;
     enum schedule_kind schedule;
-    double rate;   /* linear: fraction of the original connections that an event removes */
-    int every;     /* updates between events */
-    int64_t begin; /* event e follows update begin + e * every, e = 1, 2, ... */
-    int64_t end;   /* no event after this update; 0: no end */
-    double keep;   /* never fewer survivors than this: a fraction in [0, 1), else a count */
+    enum schedule_unit unit; /* of begin and end, and of every where it is epochs */
+    double rate;             /* linear, geometric: fraction that an event removes */
+    double mu;               /* fsa */
+    int every;               /* units between events */
+    int64_t begin;           /* event e follows unit begin + e * every, e = 1, 2, ... */
+    int64_t end;             /* no event after this; 0: as the schedule has it (schedule.h) */
+    double keep; /* never fewer survivors than this: a fraction in [0, 1), else a count */
 };
 
 struct recipe {

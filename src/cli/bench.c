@@ -73,7 +73,8 @@ static enum status prepare_rank(struct bench *b, int argc, char **argv) {
     TRY(load_images(b));
     TRY(replica_create(&b->recipe, b->communicator, &b->images, &b->replica));
     TRY(evaluator_create(b->replica.network, b->communicator, &b->evaluator));
-    TRY(pruner_create(b->replica.network, &b->recipe.prune, b->communicator, &b->pruner));
+    const struct run_length unknown = {0, 0}; /* nothing is pruned on schedule */
+    TRY(pruner_create(b->replica.network, &b->recipe.prune, unknown, b->communicator, &b->pruner));
     b->samples = calloc((size_t)b->steps, sizeof *b->samples);
     if (b->samples == NULL)
         FAIL(ST_MEMORY, "out of memory: the times of %d steps", b->steps);

@@ -17,8 +17,8 @@
 #define OPEN_HIGH(low, high)                                                                       \
     { (low), (high), false, true }
 
-/* Updates are counted in 64 bits; this leaves room to add and multiply them. */
-#define UPDATES_MAX INT64_C(1000000000000)
+/* Updates are counted in 64 bits; a count of events or epochs is multiplied by an int. */
+#define UPDATES_MAX INT64_C(4294967295)
 
 static const double learning_rates[OPTIMIZER_COUNT] = {
     [OPTIMIZER_SGD] = 0.01, [OPTIMIZER_ADADELTA] = 1.0, [OPTIMIZER_ADAM] = 0.001};
@@ -72,15 +72,22 @@ const struct key recipe_keys[] = {
     {"prune.schedule", KEY_KIND, RECIPE(prune.schedule), .kinds = schedule_names,
      .integer = {SCHEDULE_NONE}, .meaning = "how many connections an event leaves"},
     {"prune.rate", KEY_REAL, RECIPE(prune.rate), .real = {0.005, OPEN_LOW(0, 1)},
-     .meaning = "part of the original connections that an event removes"},
+     .meaning = "linear: part of the original connections that an event removes; geometric: of "
+                "those left"},
+    {"prune.mu", KEY_REAL, RECIPE(prune.mu), .real = {10, CLOSED(0, 1e9)},
+     .meaning = "fsa: how much sooner connections go than at a constant pace, which is 0"},
+    {"prune.unit", KEY_KIND, RECIPE(prune.unit), .kinds = schedule_unit_names,
+     .integer = {UNIT_UPDATES},
+     .meaning = "what begin and end count, and every too where it is epochs"},
     {"prune.every", KEY_INTEGER, RECIPE(prune.every), .integer = {50, 1, INT_MAX},
-     .meaning = "updates between events"},
+     .meaning = "updates between events; with unit epochs: epochs, 1 if not given"},
     {"prune.begin", KEY_INTEGER, RECIPE(prune.begin), .integer = {0, 0, UPDATES_MAX},
-     .meaning = "event e follows update begin + e * every"},
+     .meaning = "warm-up: event e follows update begin + e * every"},
     {"prune.end", KEY_INTEGER, RECIPE(prune.end), .integer = {0, 0, UPDATES_MAX},
-     .meaning = "no event after this update; 0: no end"},
+     .meaning = "no event after this update; 0: no end, and for schedules that go to keep the "
+                "middle of what follows begin"},
     {"prune.keep", KEY_REAL, RECIPE(prune.keep), .real = {0, CLOSED(0, 1e12)},
-     .meaning = "never fewer survivors: a part below 1, else a whole count"},
+     .meaning = "k: never fewer survivors; a part below 1, else a whole count"},
 };
 const int recipe_keys_count = sizeof recipe_keys / sizeof recipe_keys[0];
 _Static_assert(sizeof recipe_keys / sizeof recipe_keys[0] <= KEYS_MAX, "KEYS_MAX is too small");

@@ -74,6 +74,8 @@ static enum status set_late_defaults(struct reading *reading) {
     struct value dir = {.type = VALUE_TEXT, .text = getenv("ESPALIER_MNIST")};
     if (!source_given(reading_source(reading, "train.learning_rate")))
         set_default(recipe, recipe_key("train.learning_rate"));
+    if (recipe->prune.unit == UNIT_EPOCHS && !source_given(reading_source(reading, "prune.every")))
+        recipe->prune.every = 1;
     if (source_given(reading_source(reading, "data.dir")) || !dir.text || dir.text[0] == '\0')
         return ST_OK;
     return value_store(recipe_key("data.dir"), &dir, recipe->arena, recipe, &environment,

@@ -93,6 +93,10 @@ static enum status check_prune(struct reading *reading) {
         return source_fail(blame(reading, "prune.schedule", "prune.layers"),
                            "prune.schedule '%s' needs prune.layers: the layers to prune",
                            schedule_names[prune->schedule]);
+    if (schedule_goes_to_keep[prune->schedule] && prune->keep == 0)
+        return source_fail(blame(reading, "prune.schedule", "prune.keep"),
+                           "prune.schedule '%s' needs prune.keep: the connections that it leaves",
+                           schedule_names[prune->schedule]);
     if (prune->end != 0 && prune->end <= prune->begin)
         return source_fail(blame(reading, "prune.end", "prune.begin"),
                            "prune.end: found %lld, expected more than prune.begin, %lld, or 0",

@@ -1,5 +1,4 @@
 #include <espalier/prune.h>
-#include <espalier/schedule.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -57,9 +56,12 @@ static enum status allocate_mask(struct pruner *pruner) {
 }
 
 enum status pruner_create(struct network *network, const struct prune_settings *settings,
-                          struct communicator *communicator, struct pruner *pruner) {
-    *pruner =
-        (struct pruner){.network = network, .settings = settings, .communicator = communicator};
+                          struct run_length run, struct communicator *communicator,
+                          struct pruner *pruner) {
+    *pruner = (struct pruner){.network = network,
+                              .settings = settings,
+                              .schedule = schedule_plan(settings, run),
+                              .communicator = communicator};
     if (settings->layers_count == 0)
         return ST_OK;
     TRY(check_layers(network, settings));
@@ -175,13 +177,13 @@ static enum status prune_scope(struct pruner *pruner, int64_t update,
 
 enum status pruner_step(struct pruner *pruner, int64_t update, float *const *states,
                         int states_count, bool *pruned) {
-    int64_t event = schedule_event(pruner->settings, update);
+    int64_t event = schedule_event(&pruner->schedule, update);
     *pruned = event > 0 && pruner->scopes_count > 0;
     if (!*pruned)
         return ST_OK;
     for (int i = 0; i < pruner->scopes_count; i++) {
         const struct survivors_scope *scope = &pruner->scopes[i];
-        size_t keep = schedule_survivors(pruner->settings,
+        size_t keep = schedule_survivors(&pruner->schedule,
                                          survivors_original_count(pruner->network, scope), event);
         TRY(prune_scope(pruner, update, scope, keep, states, states_count));
     }

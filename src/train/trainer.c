@@ -7,7 +7,6 @@
 #include <espalier/prune.h>
 #include <espalier/replica.h>
 #include <espalier/run_dir.h>
-#include <espalier/schedule.h>
 #include <espalier/trainer.h>
 
 #include <math.h>
@@ -59,11 +58,21 @@ static enum status load_data(struct trainer *t) {
     return ST_OK;
 }
 
+static int64_t planned_steps(const struct trainer *t) {
+    uint32_t batch = (uint32_t)t->recipe->train.batch;
+    int64_t steps = (int64_t)t->recipe->train.epochs * dataset_steps(t->train.count, batch);
+    int64_t limit = t->recipe->train.steps;
+    return limit > 0 && limit < steps ? limit : steps;
+}
+
 static enum status build(struct trainer *t) {
     TRY(replica_create(t->recipe, t->communicator, &t->train, &t->replica));
     TRY(replica_check_labels(&t->replica, &t->test, "test"));
     struct network *network = t->replica.network;
-    TRY(pruner_create(network, &t->recipe->prune, t->communicator, &t->pruner));
+    t->last_step = planned_steps(t);
+    const struct run_length run = {t->last_step,
+                                   dataset_steps(t->train.count, (uint32_t)t->recipe->train.batch)};
+    TRY(pruner_create(network, &t->recipe->prune, run, t->communicator, &t->pruner));
     TRY(evaluator_create(network, t->communicator, &t->evaluator));
     TRY(device_dataset_create(t->replica.backend, &t->test, &t->test_device));
     if (t->validation.count > 0)
@@ -85,26 +94,18 @@ static enum status prepare_run_dir(struct trainer *t) {
                        t->train.count, t->test.count);
 }
 
-static int64_t planned_steps(const struct trainer *t) {
-    uint32_t batch = (uint32_t)t->recipe->train.batch;
-    int64_t steps = (int64_t)t->recipe->train.epochs * dataset_steps(t->train.count, batch);
-    int64_t limit = t->recipe->train.steps;
-    return limit > 0 && limit < steps ? limit : steps;
-}
-
 /* Where the results go, and whether anything will be pruned: a short run may end before. */
 static void print_plan(struct trainer *t) {
-    const struct prune_settings *settings = &t->recipe->prune;
+    const struct schedule *schedule = &t->pruner.schedule;
     int64_t events = 0;
     for (int64_t step = 1; step <= t->last_step; step++)
-        events += schedule_event(settings, step) > 0;
+        events += schedule_event(schedule, step) > 0;
     progress_line(&t->progress, "%s: %lld updates on %d rank(s) of %d thread(s)", t->run_dir,
                   (long long)t->last_step, t->communicator->size, t->replica.backend->threads);
-    if (settings->schedule != SCHEDULE_NONE && events == 0)
+    if (schedule->kind != SCHEDULE_NONE && events == 0)
         progress_line(&t->progress,
-                      "note: nothing is pruned: the first event of the schedule comes after update "
-                      "%lld",
-                      (long long)(settings->begin + settings->every));
+                      "note: nothing is pruned: no event of the schedule falls into %lld updates",
+                      (long long)t->last_step);
 }
 
 static enum status prepare(struct trainer *t) {
@@ -112,7 +113,6 @@ static enum status prepare(struct trainer *t) {
     TRY_TOGETHER(t->communicator, prepare_rank(t));
     TRY_TOGETHER(t->communicator, prepare_run_dir(t)); /* not before all ranks can train */
     TRY(pruner_compare_replicas(&t->pruner, 0));       /* equal from the start, or not at all */
-    t->last_step = planned_steps(t);
     print_plan(t);
     return ST_OK;
 }

@@ -3,7 +3,6 @@
 #include "tiny_network.h"
 #include <espalier/digest.h>
 #include <espalier/prune.h>
-#include <espalier/schedule.h>
 
 static struct communicator *const c = &mpi_check_ranks;
 
@@ -28,7 +27,8 @@ static void replica_create(struct replica *replica, enum prune_scope scope) {
     CHECK_OK(backend_create("cpu", 1, &replica->backend));
     CHECK_OK(tiny_network_create(replica->backend, 1, &replica->network));
     CHECK_OK(network_initialize(replica->network, 5));
-    CHECK_OK(pruner_create(replica->network, &replica->settings, c, &replica->pruner));
+    CHECK_OK(pruner_create(replica->network, &replica->settings, (struct run_length){0, 0}, c,
+                           &replica->pruner));
     for (int i = 0; i < 2; i++)
         CHECK_OK(replica->backend->alloc(replica->backend, TINY_ALL * sizeof(float),
                                          (void **)&replica->states[i]));
@@ -81,12 +81,14 @@ static void check_counts(const struct replica *replica, int64_t event) {
     const struct network *network = replica->network;
     if (replica->settings.scope == SCOPE_GLOBAL) {
         size_t all = TINY_CONV1 + TINY_DENSE1 + TINY_DENSE2;
-        CHECK(network_survivors(network) == schedule_survivors(&replica->settings, all, event));
+        CHECK(network_survivors(network) ==
+              schedule_survivors(&replica->pruner.schedule, all, event));
         return;
     }
     for (int p = 0; p < network->parameters_count; p++) {
         const struct parameter *parameter = &network->parameters[p];
-        size_t left = schedule_survivors(&replica->settings, parameter->original_count, event);
+        size_t left =
+            schedule_survivors(&replica->pruner.schedule, parameter->original_count, event);
         CHECK(parameter->count == (parameter->is_weight ? left : parameter->original_count));
     }
 }

@@ -26,6 +26,8 @@ struct fixture {
     uint64_t noise;
 };
 
+static const struct run_length no_run = {0, 0};
+
 static char *both_layers[] = {"dense2", "dense1", "dense2"}; /* any order, doubled */
 
 static struct network *dense_network(struct backend *backend) {
@@ -51,7 +53,7 @@ static void setup(struct fixture *f, enum prune_scope scope, double rate, double
     assert_ok(backend_create("cpu", 2, &f->backend));
     f->network = dense_network(f->backend);
     assert_ok(f->backend->alloc(f->backend, ALL * sizeof(float), (void **)&f->state));
-    assert_ok(pruner_create(f->network, &f->settings, &f->communicator, &f->pruner));
+    assert_ok(pruner_create(f->network, &f->settings, no_run, &f->communicator, &f->pruner));
     for (int i = 0; i < WEIGHTS; i++)
         f->alive[i] = true;
 }
@@ -258,7 +260,7 @@ static void layers_that_are_not_listed_stay_whole(void **state) {
     setup(&f, SCOPE_GLOBAL, 0.5, 0);
     pruner_destroy(&f.pruner);
     f.settings.layers_count = 1; /* dense2 */
-    assert_ok(pruner_create(f.network, &f.settings, &f.communicator, &f.pruner));
+    assert_ok(pruner_create(f.network, &f.settings, no_run, &f.communicator, &f.pruner));
     assert_ok(step(&f, 50));
     assert_int_equal(f.network->parameters[weight_parameter(&f, 0)].count, DENSE1);
     assert_null(f.network->parameters[weight_parameter(&f, 0)].indices);
@@ -273,7 +275,7 @@ static void no_schedule_prunes_nothing(void **state) {
     setup(&f, SCOPE_GLOBAL, 0.5, 0);
     pruner_destroy(&f.pruner);
     f.settings = (struct prune_settings){.schedule = SCHEDULE_NONE};
-    assert_ok(pruner_create(f.network, &f.settings, &f.communicator, &f.pruner));
+    assert_ok(pruner_create(f.network, &f.settings, no_run, &f.communicator, &f.pruner));
     assert_ok(pruner_step(&f.pruner, 50, NULL, 0, &pruned));
     assert_false(pruned);
     assert_int_equal(f.network->count, ALL);
@@ -319,8 +321,8 @@ static void unknown_layer_is_named(void **state) {
     pruner_destroy(&f.pruner);
     f.settings.layers = layers;
     f.settings.layers_count = 2;
-    assert_fails(pruner_create(f.network, &f.settings, &f.communicator, &f.pruner), ST_INPUT,
-                 "prune.layers: the network has no layer 'dense3' with weights");
+    assert_fails(pruner_create(f.network, &f.settings, no_run, &f.communicator, &f.pruner),
+                 ST_INPUT, "prune.layers: the network has no layer 'dense3' with weights");
     teardown(&f);
 }
 

@@ -57,8 +57,8 @@ static void unknown_keys(void **state) {
         {NETWORK "data = { batch = 3; };",
          "2: unknown key 'data.batch'; nearest known key: 'train.batch'"},
         {NETWORK "prune = { train = { epochs = 3; }; };",
-         "2: unknown key 'prune.train'; keys of prune: layers, scope, schedule, rate, every, "
-         "begin, end, keep"},
+         "2: unknown key 'prune.train'; keys of prune: layers, scope, schedule, rate, mu, unit, "
+         "every, begin, end, keep"},
         {NETWORK "train = { lr = 0.1; };",
          "2: unknown key 'train.lr'; nearest known key: 'train.learning_rate'"},
         {NETWORK "optimiser = { name = 1; };",
@@ -255,8 +255,19 @@ static void pruning(void **state) {
         {NETWORK "prune = {\n schedule = \"linear\"; };",
          "3: prune.schedule 'linear' needs prune.layers: the layers to prune"},
         {NETWORK "prune = { schedule = \"linnear\"; };",
-         "2: prune.schedule: found text 'linnear', expected none or linear; nearest: "
-         "'linear'"},
+         "2: prune.schedule: found text 'linnear', expected none, linear, geometric, fsa, "
+         "fsa_exponential, cubic or oneshot; nearest: 'linear'"},
+        {NETWORK "prune = { layers = [\"conv1\"];\n schedule = \"fsa\"; };",
+         "3: prune.schedule 'fsa' needs prune.keep: the connections that it leaves"},
+        {NETWORK "prune = { layers = [\"conv1\"]; schedule = \"oneshot\";\n keep = 0.0; };",
+         "2: prune.schedule 'oneshot' needs prune.keep: the connections that it leaves"},
+        {NETWORK "prune = { mu = -1.0; };",
+         "2: prune.mu: found real number -1.0, expected a real number in [0, 1e+09]"},
+        {NETWORK "prune = { unit = \"epoch\"; };",
+         "2: prune.unit: found text 'epoch', expected updates, events or epochs; nearest: "
+         "'epochs'"},
+        {NETWORK "prune = { end = 4294967296L; };",
+         "2: prune.end: found integer 4294967296, expected an integer from 0 to 4294967295"},
         {NETWORK "prune = {\n begin = 10;\n end = 10; };",
          "4: prune.end: found 10, expected more than prune.begin, 10, or 0"},
         {NETWORK "prune = { keep = 2.5; };",
