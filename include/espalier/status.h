@@ -23,7 +23,8 @@ enum status {
     ST_COUNT
 };
 
-/** Record a message (printf's format) for this thread and return `code`. */
+/** Record a message (printf's format) for this thread and return `code`. Control characters become
+ *  '?', so that a message is one line whatever it quotes. */
 enum status status_fail(enum status code, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 

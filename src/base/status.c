@@ -1,3 +1,4 @@
+#include <ctype.h>
 #include <espalier/status.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -6,12 +7,21 @@ enum { MESSAGE_SIZE = 2048 };
 
 static _Thread_local char message[MESSAGE_SIZE];
 
+/* Names and texts of files from anywhere are quoted: they stay on the line and do not steer the
+ * terminal that shows it. */
+static void blunt(char *text) {
+    for (; *text != '\0'; text++)
+        if (iscntrl((unsigned char)*text))
+            *text = '?';
+}
+
 enum status status_fail(enum status code, const char *format, ...) {
     char text[MESSAGE_SIZE]; /* the arguments may quote the message before */
     va_list arguments;
     va_start(arguments, format);
     vsnprintf(text, sizeof text, format, arguments);
     va_end(arguments);
+    blunt(text);
     snprintf(message, sizeof message, "%s", text);
     return code;
 }

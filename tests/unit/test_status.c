@@ -55,6 +55,12 @@ static void message_may_quote_the_one_before(void **state) {
     assert_string_equal(status_message(), "rank 1: file: 2 found, 3 expected");
 }
 
+static void message_is_one_line_whatever_it_quotes(void **state) {
+    (void)state;
+    status_fail(ST_INPUT, "%s: found '%s'", "a\nb\t", "\033[2J\177\xc3\xa9");
+    assert_string_equal(status_message(), "a?b?: found '?[2J?\xc3\xa9'");
+}
+
 static void long_message_is_cut(void **state) {
     (void)state;
     char text[5000];
@@ -98,6 +104,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(try_returns_the_first_failure),
         cmocka_unit_test(try_out_cleans_up),
         cmocka_unit_test(message_may_quote_the_one_before),
+        cmocka_unit_test(message_is_one_line_whatever_it_quotes),
         cmocka_unit_test(long_message_is_cut),
         cmocka_unit_test(message_belongs_to_its_thread),
         cmocka_unit_test(exit_codes_are_the_contract),
