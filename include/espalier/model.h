@@ -27,7 +27,9 @@ enum status model_write(const char *path, const struct network *network,
 enum status model_path(const char *model, char *path, size_t size);
 
 /** Open MODEL: a .safetensors file, or a run directory that holds model.safetensors. ST_INPUT
- *  when it is neither, or when the metadata that espalier writes is missing or unusable. */
+ *  when it is neither, when the metadata that espalier writes is missing or unusable, or when a
+ *  tensor of the recipe's network is missing or has another shape (ST_SHAPE for a recipe that is
+ *  no network): a network that the file does not hold is never allocated. */
 enum status model_read(const char *path, struct model *model);
 void model_destroy(struct model *model); /* legal on a zeroed model */
 

@@ -14,6 +14,7 @@
 #include <espalier/recipe.h>
 
 enum { PARAMETER_NAME_MAX = RECIPE_NAME_MAX + 8, PARAMETER_DIMENSIONS_MAX = 4 };
+enum { NETWORK_PARAMETERS_MAX = 2 * RECIPE_LAYERS_MAX };
 
 /** A layer's weight or bias. */
 struct parameter {
@@ -60,6 +61,12 @@ struct network {
  *  (its units are logits). */
 enum status network_describe(const struct recipe *recipe, struct shape input,
                              struct block blocks[RECIPE_LAYERS_MAX], int *count);
+
+/** The parameters that such a network has, in order: names, shapes, counts and offsets, so that a
+ *  file can be held against them before a network is allocated. Errors as network_describe. */
+enum status network_describe_parameters(const struct recipe *recipe, struct shape input,
+                                        struct parameter parameters[NETWORK_PARAMETERS_MAX],
+                                        int *count);
 
 /** Build the recipe's network for images of shape `input` and passes of at most `max_samples`.
  *  Parameters are zero. network_destroy frees it. */

@@ -9,7 +9,8 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { PASS_SAMPLES = 256 }; /* of one forward pass: keeps the activations small */
+/* Of one forward pass, and what its activations may take where more than one image fits. */
+enum { PASS_SAMPLES = 256, PASS_BYTES_MAX = 1 << 28 };
 
 /* Everything that an evaluation needs; zeroed, then made in this order. */
 struct session {
@@ -72,6 +73,7 @@ static enum status load_images(struct session *session) {
     return ST_OK;
 }
 
+/* Before anything of the size that the model claims is allocated. */
 static enum status check_images(const struct session *session) {
     struct shape images = session->test.shape, input = session->model.input;
     if (images.height != input.height || images.width != input.width ||
@@ -79,6 +81,10 @@ static enum status check_images(const struct session *session) {
         FAIL(ST_INPUT, "%s: test images are %dx%dx%d, the model %s expects %dx%dx%d",
              session->data_dir, images.height, images.width, images.channels, session->model.path,
              input.height, input.width, input.channels);
+    return ST_OK;
+}
+
+static enum status check_labels(const struct session *session) {
     if (session->test.classes > session->network->classes)
         FAIL(ST_INPUT, "%s: has the test label %d, the model %s knows the classes 0 to %d",
              session->data_dir, session->test.classes - 1, session->model.path,
@@ -86,12 +92,25 @@ static enum status check_images(const struct session *session) {
     return ST_OK;
 }
 
+/* As many images as fit: a few bytes of weights can call for any amount of activations. */
+static enum status choose_samples(const struct session *session, int *samples) {
+    struct block blocks[RECIPE_LAYERS_MAX];
+    int count;
+    size_t bytes = 1;
+    TRY(network_describe(&session->model.recipe, session->model.input, blocks, &count));
+    for (int i = 0; i < count; i++)
+        bytes += 2 * sizeof(float) * shape_size(blocks[i].desc.linear);
+    size_t fit = PASS_BYTES_MAX / bytes;
+    *samples = fit < 1 ? 1 : fit < PASS_SAMPLES ? (int)fit : PASS_SAMPLES;
+    return ST_OK;
+}
+
 static enum status build_network(struct session *session, struct communicator *communicator) {
     const struct recipe *recipe = &session->model.recipe;
-    int threads = threads_default(recipe->train.threads, communicator->cores);
+    int threads = threads_default(recipe->train.threads, communicator->cores), samples;
+    TRY(choose_samples(session, &samples));
     TRY(backend_create(backend_names[0], threads, &session->backend));
-    TRY(network_create(recipe, session->model.input, PASS_SAMPLES, session->backend,
-                       &session->network));
+    TRY(network_create(recipe, session->model.input, samples, session->backend, &session->network));
     return model_load(&session->model, session->network);
 }
 
@@ -102,9 +121,10 @@ static enum status prepare(struct session *session, struct communicator *communi
     TRY(take_data_option(&argc, argv, &session->data_dir));
     TRY(command_one_argument(&command_evaluate, argc, argv, &path));
     TRY(model_read(path, &session->model));
-    TRY(build_network(session, communicator));
     TRY(load_images(session));
     TRY(check_images(session));
+    TRY(build_network(session, communicator));
+    TRY(check_labels(session));
     TRY(device_dataset_create(session->backend, &session->test, &session->device));
     TRY(evaluator_create(session->network, communicator, &session->evaluator));
     size_t classes = (size_t)session->network->classes;

@@ -123,27 +123,6 @@ static enum status parse_recipe(struct model *model) {
     return arena_strdup(model->recipe.arena, name, &model->recipe.name);
 }
 
-enum status model_read(const char *path, struct model *model) {
-    *model = (struct model){0};
-    enum status status;
-    TRY_OUT(model_path(path, model->path, sizeof model->path));
-    TRY_OUT(safetensors_read(model->path, &model->file));
-    TRY_OUT(parse_input(model));
-    TRY_OUT(parse_recipe(model));
-    return ST_OK;
-out:
-    model_destroy(model);
-    return status;
-}
-
-void model_destroy(struct model *model) {
-    recipe_destroy(&model->recipe);
-    safetensors_destroy(&model->file);
-    *model = (struct model){0};
-}
-
-/* ---- loading ---- */
-
 /* "[128, 784]" */
 static char *format_shape(const uint64_t *size, int dimensions, char text[SHAPE_TEXT_SIZE]) {
     size_t length = (size_t)snprintf(text, SHAPE_TEXT_SIZE, "[");
@@ -171,12 +150,52 @@ static enum status check_shape(const char *path, const struct safetensor *tensor
     return ST_OK;
 }
 
+/* The file's tensor for a parameter, of the parameter's shape. */
+static enum status find_tensor(const struct model *model, const struct parameter *parameter,
+                               const struct safetensor **tensor) {
+    *tensor = safetensors_find(&model->file, parameter->name);
+    if (*tensor == NULL)
+        FAIL(ST_INPUT, "%s: tensor %s is missing", model->path, parameter->name);
+    return check_shape(model->path, *tensor, parameter);
+}
+
+/* A recipe may claim any network: nothing is built that the file does not hold. */
+static enum status check_tensors(const struct model *model) {
+    struct parameter parameters[NETWORK_PARAMETERS_MAX];
+    const struct safetensor *tensor;
+    int count;
+    TRY(network_describe_parameters(&model->recipe, model->input, parameters, &count));
+    for (int i = 0; i < count; i++)
+        TRY(find_tensor(model, &parameters[i], &tensor));
+    return ST_OK;
+}
+
+enum status model_read(const char *path, struct model *model) {
+    *model = (struct model){0};
+    enum status status;
+    TRY_OUT(model_path(path, model->path, sizeof model->path));
+    TRY_OUT(safetensors_read(model->path, &model->file));
+    TRY_OUT(parse_input(model));
+    TRY_OUT(parse_recipe(model));
+    TRY_OUT(check_tensors(model));
+    return ST_OK;
+out:
+    model_destroy(model);
+    return status;
+}
+
+void model_destroy(struct model *model) {
+    recipe_destroy(&model->recipe);
+    safetensors_destroy(&model->file);
+    *model = (struct model){0};
+}
+
+/* ---- loading ---- */
+
 static enum status load_tensor(const struct model *model, struct network *network, int index) {
     const struct parameter *parameter = &network->parameters[index];
-    const struct safetensor *tensor = safetensors_find(&model->file, parameter->name);
-    if (tensor == NULL)
-        FAIL(ST_INPUT, "%s: tensor %s is missing", model->path, parameter->name);
-    TRY(check_shape(model->path, tensor, parameter));
+    const struct safetensor *tensor;
+    TRY(find_tensor(model, parameter, &tensor));
     for (size_t i = 0; i < parameter->original_count; i++)
         if (!isfinite(tensor->values[i]))
             FAIL(ST_INPUT, "%s: tensor %s holds %f at index %zu, expected a finite number",

@@ -39,6 +39,19 @@ static void add_block_parameters(struct network *network, int index) {
     block->bias = add_parameter(network, index, "bias", 1, size);
 }
 
+enum status network_describe_parameters(const struct recipe *recipe, struct shape input,
+                                        struct parameter parameters[NETWORK_PARAMETERS_MAX],
+                                        int *count) {
+    struct block blocks[RECIPE_LAYERS_MAX];
+    struct network network = {.blocks = blocks, .parameters = parameters};
+    TRY(network_describe(recipe, input, blocks, &network.blocks_count));
+    memset(parameters, 0, NETWORK_PARAMETERS_MAX * sizeof *parameters);
+    for (int i = 0; i < network.blocks_count; i++)
+        add_block_parameters(&network, i);
+    *count = network.parameters_count;
+    return ST_OK;
+}
+
 static enum status allocate_block(struct network *network, int index) {
     struct backend *backend = network->backend;
     struct block *block = &network->blocks[index];

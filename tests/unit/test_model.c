@@ -200,6 +200,20 @@ static void unusable_metadata_is_refused(void **state) {
     assert_ok(read_with_metadata(*state, "format", NULL));
 }
 
+/* A few bytes of recipe would call for 8 GB of weights, or for 1 GB of pixels. */
+static void network_that_the_file_does_not_hold_is_refused(void **state) {
+    static const char wide[] = "network = ({ type = \"dense\"; units = 32000; },"
+                               "{ type = \"dense\"; units = 65536; },"
+                               "{ type = \"dense\"; units = 5; });\n";
+    static const char no_network[] = "network = ({ type = \"conv\"; filters = 1; kernel = 9; });";
+    assert_fails(read_with_metadata(*state, "espalier.recipe", wide), ST_INPUT,
+                 "tensor dense1.weight is missing");
+    assert_fails(read_with_metadata(*state, "espalier.input", "16384x16384x1"), ST_INPUT,
+                 "its recipe's network expects");
+    assert_fails(read_with_metadata(*state, "espalier.recipe", no_network), ST_SHAPE,
+                 "does not fit");
+}
+
 /* ---- tensors ---- */
 
 /* Load into a fresh network from the file, as `change` leaves it, under another name. */
@@ -213,7 +227,7 @@ static enum status load_changed(struct fixture *fixture, void (*change)(struct s
     assert_ok(safetensors_write(join(path, fixture->dir, "changed.safetensors"), file.tensors,
                                 file.tensors_count, file.metadata, file.metadata_count));
     safetensors_destroy(&file);
-    assert_ok(model_read(path, &model));
+    TRY(model_read(path, &model));
     assert_ok(network_create(&model.recipe, model.input, 2, fixture->backend, &network));
     enum status status = model_load(&model, network);
     network_destroy(network);
@@ -275,6 +289,8 @@ int main(int argc, char **argv) {
         cmocka_unit_test_setup_teardown(run_directory_stands_for_its_model, setup, teardown),
         cmocka_unit_test_setup_teardown(what_is_no_model_is_refused, setup, teardown),
         cmocka_unit_test_setup_teardown(unusable_metadata_is_refused, setup, teardown),
+        cmocka_unit_test_setup_teardown(network_that_the_file_does_not_hold_is_refused, setup,
+                                        teardown),
         cmocka_unit_test_setup_teardown(unusable_tensors_are_refused_by_name, setup, teardown),
     };
     return RUN_TESTS(tests, argc, argv);
