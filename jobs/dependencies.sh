@@ -17,6 +17,8 @@ EOF
 }
 
 has_command() { command -v "$1" >/dev/null 2>&1; }
+has_clang() { has_command clang-14 || has_command clang; }
+has_libfuzzer() { compgen -G '/usr/lib/llvm-*/lib/clang/*/lib/linux/libclang_rt.fuzzer-*.a' >/dev/null; }
 has_library() { has_command pkg-config && pkg-config --exists "$1"; }
 
 # Debian package, and how to see that it is not needed.
@@ -38,6 +40,17 @@ test_needs=(
     "libcmocka-dev has_library cmocka"
     "python3      has_command python3"
 )
+# For tests that are skipped without them.
+test_wants=(
+    "clang-14     has_clang"
+    "libclang-rt-14-dev has_libfuzzer"
+    "slurmctld    has_command slurmctld"
+    "slurmd       has_command slurmd"
+    "slurm-client has_command sbatch"
+    "slurm-wlm-basic-plugins has_command slurmd"
+    "util-linux   has_command unshare"
+    "iproute2     has_command ip"
+)
 
 # Prints the packages whose check fails.
 missing_of() {
@@ -48,35 +61,47 @@ missing_of() {
     done
 }
 
-install_with() {
-    echo "installing: ${packages[*]}" >&2
-    "$@" apt-get update -q >&2
-    "$@" env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends \
-        "${packages[@]}" >&2
+# Those of the packages that apt-get can install here.
+known_to_apt() {
+    local package
+    for package in "$@"; do
+        ! apt-cache show "$package" >/dev/null 2>&1 || echo "$package"
+    done
+}
+
+# Prints the command that apt-get runs behind; fails where packages cannot be installed.
+installer() {
+    has_command apt-get || return 1
+    [ "$(id -u)" -eq 0 ] || { has_command sudo && echo sudo; }
+}
+
+install() {
+    echo "installing: $*" >&2
+    $before env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "$@" >&2
 }
 
 case "${1:-build}" in
-build) needs=("${build_needs[@]}") ;;
-tests) needs=("${build_needs[@]}" "${test_needs[@]}") ;;
+build) needs=("${build_needs[@]}") optional=() ;;
+tests) needs=("${build_needs[@]}" "${test_needs[@]}") optional=("${test_wants[@]}") ;;
 --help | -h) usage && exit 0 ;;
 *) usage >&2 && exit 2 ;;
 esac
 
 mapfile -t packages < <(missing_of "${needs[@]}")
-[ "${#packages[@]}" -gt 0 ] || exit 0
-
-if has_command apt-get && [ "$(id -u)" -eq 0 ]; then
-    install_with
-elif has_command apt-get && has_command sudo; then
-    install_with sudo
-else
-    echo "missing (by their names in Debian and Ubuntu): ${packages[*]}" >&2
-    echo "install them, then run this again" >&2
-    exit 1
+mapfile -t wants < <(missing_of "${optional[@]}")
+[ $((${#packages[@]} + ${#wants[@]})) -gt 0 ] || exit 0
+if before=$(installer); then
+    $before apt-get update -q >&2
+    [ "${#packages[@]}" -eq 0 ] || install "${packages[@]}"
+    mapfile -t wants < <(known_to_apt "${wants[@]}")
+    [ "${#wants[@]}" -eq 0 ] || install "${wants[@]}" || true
 fi
 
 mapfile -t packages < <(missing_of "${needs[@]}")
+mapfile -t wants < <(missing_of "${optional[@]}")
+[ "${#wants[@]}" -eq 0 ] || echo "without ${wants[*]}: tests that need them are skipped" >&2
 if [ "${#packages[@]}" -gt 0 ]; then
-    echo "still missing after the installation: ${packages[*]}" >&2
+    echo "missing (by their names in Debian and Ubuntu): ${packages[*]}" >&2
+    echo "install them, then run this again" >&2
     exit 1
 fi

@@ -4,17 +4,24 @@ set -euo pipefail
 
 usage() {
     cat <<'EOF'
-usage: tests/run.sh [CTEST-OPTION]...
+usage: tests/run.sh [--long] [CTEST-OPTION]...
 
 Installs missing packages (Debian, Ubuntu), builds into build/, fetches MNIST
 into data/mnist, and runs every test. Options go to ctest: -R REGEX runs the
 tests whose names match, -N lists them.
+
+  --long   fuzz each reader for 60 s instead of 10
 EOF
 }
 
 if [ "${1:-}" = --help ] || [ "${1:-}" = -h ]; then
     usage
     exit 0
+fi
+
+if [ "${1:-}" = --long ]; then
+    export ESPALIER_FUZZ_SECONDS=60
+    shift
 fi
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."

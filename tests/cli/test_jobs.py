@@ -1,6 +1,8 @@
-"""jobs/local.sh: its options, refused before anything is installed or built."""
+"""jobs/local.sh: its options, refused before anything is installed or built. jobs/dependencies.sh:
+what must be there, and what may be missing."""
 
 import os
+import shutil
 import subprocess
 
 from program import SOURCE, ProgramTest, environment
@@ -33,3 +35,28 @@ class Local(ProgramTest):
         self.refused(["-e", "many"], "-e many")
         self.refused(["--recipe", "ann_z"], "ann_z", "ann_a", "logistic")
         self.refused(["--recipe", "ann_a", "--recipe", "ann_a"], "two recipes", "ann_a")
+
+
+class Dependencies(ProgramTest):
+    """On a machine that has the listed commands, and no apt-get."""
+
+    COMMANDS = "bash cat id cc make cmake pkg-config mpicc mpirun curl python3".split()
+
+    def check(self, without=()):
+        for name in set(self.COMMANDS) - set(without):
+            os.makedirs(self.path("bin"), exist_ok=True)
+            os.symlink(shutil.which(name), self.path("bin", name))
+        return subprocess.run(
+            [os.path.join(SOURCE, "jobs", "dependencies.sh"), "tests"], capture_output=True,
+            text=True, env=environment(PATH=self.path("bin")), timeout=60)
+
+    def test_what_some_tests_need_may_be_missing(self):
+        done = self.check()
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertIn("slurmd", done.stderr)
+        self.assertIn("skipped", done.stderr)
+
+    def test_what_the_build_needs_may_not(self):
+        done = self.check(without=["cmake"])
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("missing (by their names in Debian and Ubuntu): cmake", done.stderr)
