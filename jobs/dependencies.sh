@@ -29,7 +29,6 @@ build_needs=(
     "pkg-config   has_command pkg-config"
     "libopenmpi-dev has_command mpicc"
     "openmpi-bin  has_command mpirun"
-    "libopenblas-dev has_library openblas"
     "libconfig-dev has_library libconfig"
     "libcjson-dev has_library libcjson"
     "zlib1g-dev   has_library zlib"

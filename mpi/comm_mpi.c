@@ -1,6 +1,5 @@
 /* Ranks over MPI. */
 #include "comm_mpi.h"
-#include <espalier/threads.h>
 #include <limits.h>
 #include <mpi.h>
 #include <stdlib.h>
@@ -179,6 +178,7 @@ static enum status find_cores(struct communicator *c, MPI_Comm node) {
         check(MPI_Allgather(MPI_IN_PLACE, 0, MPI_DATATYPE_NULL, sets, CORES_BYTES, MPI_BYTE, node),
               "MPI_Allgather");
     c->cores = cores_share(sets, c->local_size, c->local_rank);
+    cores_place(sets, c->local_size, c->local_rank, &c->place);
     free(sets);
     return status;
 }

@@ -1,7 +1,6 @@
 /* The registry of communicators: the only place that knows which are compiled in; the single rank;
  * and agreement, which is written over the operations of any communicator. */
 #include "comm_mpi.h"
-#include <espalier/threads.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -62,12 +61,6 @@ static void single_abort(struct communicator *c, int code) {
     (void)c, (void)code;
 }
 
-static int cores_alone(void) {
-    struct cores mine;
-    cores_allowed(&mine);
-    return cores_share(&mine, 1, 0);
-}
-
 enum status communicator_single(struct communicator *c) {
     *c = (struct communicator){
         .name = "single",
@@ -75,7 +68,6 @@ enum status communicator_single(struct communicator *c) {
         .size = 1,
         .local_rank = 0,
         .local_size = 1,
-        .cores = cores_alone(),
         .failed_rank = -1,
         .allreduce_start = single_allreduce_start,
         .allreduce_wait = single_complete,
@@ -88,6 +80,8 @@ enum status communicator_single(struct communicator *c) {
         .abort = single_abort,
         .destroy = single_nothing,
     };
+    cores_allowed(&c->place);
+    c->cores = cores_share(&c->place, 1, 0);
     return ST_OK;
 }
 

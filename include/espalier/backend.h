@@ -14,6 +14,7 @@
 #include <espalier/kinds.h>
 #include <espalier/shape.h>
 #include <espalier/status.h>
+#include <espalier/threads.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -183,11 +184,17 @@ struct backend {
 /** The CPU backend with `threads` OpenMP threads (at least 1). */
 enum status backend_cpu_create(int threads, struct backend **backend);
 
-/** Start the program anew, once, where OpenBLAS or the OpenMP library would otherwise be far slower
- *  than they can be: what they read from the environment, they read while they are loaded. To be
- *  called first thing in main. Leaves alone what the user has set (OPENBLAS_CORETYPE,
- *  GOMP_SPINCOUNT, OMP_WAIT_POLICY); returns when there is nothing to change. */
+/** Start the program anew, once, so that the OpenMP library's threads do not spin for longer than
+ *  other programs on the machine can bear: what it reads from the environment, it reads while it is
+ *  loaded. To be called first thing in main. Leaves alone what the user has set (GOMP_SPINCOUNT,
+ *  OMP_WAIT_POLICY, or where threads run); returns when there is nothing to change. */
 void backend_cpu_prepare_process(char **argv);
+
+/** Bind the threads that a backend computes with, called by the one that calls it, to a core each,
+ *  when they are as many as the cores of `place`. Threads that sleep and wake otherwise gather on
+ *  one core. Fewer threads are left alone (another program's would be bound to the same cores), and
+ *  all are where the user has said where they go (OMP_PROC_BIND, OMP_PLACES, GOMP_CPU_AFFINITY). */
+void backend_cpu_bind(int threads, const struct cores *place);
 
 /** Names of the backends that are compiled in, NULL-terminated. */
 extern const char *const backend_names[];

@@ -7,6 +7,7 @@
 #define ESPALIER_COMMUNICATOR_H
 
 #include <espalier/status.h>
+#include <espalier/threads.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -16,6 +17,7 @@ struct communicator {
     int rank, size;
     int local_rank, local_size; /* among the ranks of this node */
     int cores;                  /* this rank's share of the node's cores, at least 1 */
+    struct cores place;         /* the cores that it can have for itself; may be none */
     int failed_rank; /* the rank whose failure all ranks agreed on, -1 while there is none */
 
     /** Begin summing buffer[count] over the ranks, in place; it must not be touched before

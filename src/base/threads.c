@@ -49,6 +49,46 @@ int cores_share(const struct cores *sets, int ranks, int rank) {
     return share + rounding < 1 ? 1 : (int)(share + rounding);
 }
 
+int cores_count(const struct cores *set) {
+    int count = 0;
+    for (int core = 0; core < CORES_MAX; core++)
+        count += has_core(set, core);
+    return count;
+}
+
+int cores_nth(const struct cores *set, int index) {
+    int core = 0;
+    for (; index > 0 || !has_core(set, core); core++)
+        index -= has_core(set, core);
+    return core;
+}
+
+static bool are_equal(const struct cores *a, const struct cores *b) {
+    return memcmp(a->bits, b->bits, sizeof a->bits) == 0;
+}
+
+static bool are_disjoint(const struct cores *a, const struct cores *b) {
+    bool meet = false;
+    for (int i = 0; i < CORES_BYTES; i++)
+        meet = meet || (a->bits[i] & b->bits[i]) != 0;
+    return !meet;
+}
+
+void cores_place(const struct cores *sets, int ranks, int rank, struct cores *place) {
+    const struct cores *mine = &sets[rank];
+    int equal = 0, disjoint = 0;
+    for (int r = 0; r < ranks; r++) {
+        equal += are_equal(&sets[r], mine);
+        disjoint += r != rank && are_disjoint(&sets[r], mine);
+    }
+    memset(place, 0, sizeof *place);
+    if (disjoint == ranks - 1)
+        *place = *mine;
+    else if (equal == ranks && cores_count(mine) >= ranks)
+        for (int i = 0, share = cores_share(sets, ranks, rank); i < share; i++)
+            add_core(place, cores_nth(mine, rank * share + i));
+}
+
 /* OMP_NUM_THREADS is a list, of which the first entry counts here; INT_MAX unless it is usable. */
 static int environment_cap(void) {
     const char *text = getenv("OMP_NUM_THREADS");

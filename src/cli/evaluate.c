@@ -109,6 +109,7 @@ static enum status build_network(struct session *session, struct communicator *c
     const struct recipe *recipe = &session->model.recipe;
     int threads = threads_default(recipe->train.threads, communicator->cores), samples;
     TRY(choose_samples(session, &samples));
+    backend_cpu_bind(threads, &communicator->place);
     TRY(backend_create(backend_names[0], threads, &session->backend));
     TRY(network_create(recipe, session->model.input, samples, session->backend, &session->network));
     return model_load(&session->model, session->network);

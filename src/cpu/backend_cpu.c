@@ -1,7 +1,6 @@
 /* The CPU backend's table, and memory: device memory is host memory. */
 #include "cpu.h"
 
-#include <cblas.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -81,6 +80,5 @@ enum status backend_cpu_create(int threads, struct backend **backend) {
     *cpu = (struct cpu_backend){.base = table, .kernels = kernels, .conv = conv};
     cpu->base.threads = threads;
     *backend = &cpu->base;
-    openblas_set_num_threads(1); /* its calls come from inside our teams */
     return ST_OK;
 }

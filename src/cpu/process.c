@@ -1,41 +1,44 @@
-/* What the libraries of the CPU backend read from the environment while they are loaded, so that a
- * program can only change it by starting anew. */
-#include "kernels.h"
+/* What the OpenMP library makes of the process: how long its threads spin, and where they run. */
+#define _GNU_SOURCE /* sched_setaffinity and CPU_* */
+#include <espalier/backend.h>
 
-#include <cblas.h>
+#include <omp.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-/* OpenBLAS picks its kernels by processor models that it knows. One that is newer than the library
- * gets these: five times slower than what it can do (OpenBLAS issue 4267). */
-static const char fallback[] = "Prescott";
-
-/* OpenBLAS's name for the best kernels that an instruction set of ours can run. */
-static const struct {
-    const char *isa, *core;
-} cores[] = {{"avx512", "SkylakeX"}, {"avx2", "Haswell"}};
-
-static bool choose_blas_kernels(void) {
-    if (getenv("OPENBLAS_CORETYPE") != NULL || strcmp(openblas_get_corename(), fallback) != 0)
-        return false;
-    for (size_t i = 0; i < sizeof cores / sizeof cores[0]; i++)
-        if (strcmp(kernels_available()[0], cores[i].isa) == 0)
-            return setenv("OPENBLAS_CORETYPE", cores[i].core, 1) == 0;
-    return false;
+/* The user's word on where threads run. The library has bound the first before main. */
+static bool user_binds(void) {
+    return getenv("OMP_PROC_BIND") != NULL || getenv("OMP_PLACES") != NULL ||
+           getenv("GOMP_CPU_AFFINITY") != NULL;
 }
 
-/* How long a thread spins at a barrier before it sleeps, in the OpenMP library's rounds: some 0.1
- * ms. By default it spins for milliseconds, on a core that another process could have used: beside
- * one busy process, small networks train a hundred times slower so. */
+/* How long a thread spins at a barrier before it sleeps, in the OpenMP library's rounds: some 20
+ * microseconds. By default it spins for milliseconds, on a core that another process could have
+ * used: beside one busy process, small networks train a hundred times slower so. */
 static bool choose_spinning(void) {
-    if (getenv("GOMP_SPINCOUNT") != NULL || getenv("OMP_WAIT_POLICY") != NULL)
-        return false;
+    if (getenv("GOMP_SPINCOUNT") != NULL || getenv("OMP_WAIT_POLICY") != NULL || user_binds())
+        return false; /* a bound thread would start the program anew on its one core */
     return setenv("GOMP_SPINCOUNT", "1000", 1) == 0;
 }
 
 void backend_cpu_prepare_process(char **argv) {
-    bool kernels = choose_blas_kernels(), spinning = choose_spinning();
-    if (kernels || spinning)
+    if (choose_spinning())
         execv("/proc/self/exe", argv); /* returns only if it failed: then slower, but right */
+}
+
+/* Where the system refuses, the thread runs where it did. */
+static void bind_this_thread(int core) {
+    cpu_set_t set[CORES_MAX / CPU_SETSIZE];
+    memset(set, 0, sizeof set);
+    CPU_SET_S((size_t)core, sizeof set, set);
+    (void)sched_setaffinity(0, sizeof set, set);
+}
+
+void backend_cpu_bind(int threads, const struct cores *place) {
+    if (user_binds() || cores_count(place) != threads)
+        return;
+#pragma omp parallel num_threads(threads)
+    bind_this_thread(cores_nth(place, omp_get_thread_num()));
 }

@@ -31,6 +31,7 @@ enum status replica_create(const struct recipe *recipe, struct communicator *com
     *replica = (struct replica){.recipe = recipe, .communicator = communicator};
     int threads = threads_default(recipe->train.threads, communicator->cores);
     TRY(backend_create(backend_names[0], threads, &replica->backend));
+    backend_cpu_bind(threads, &communicator->place);
     struct backend *backend = replica->backend;
     int samples = pass_samples(recipe, train, communicator->size);
     TRY(network_create(recipe, train->shape, samples, backend, &replica->network));

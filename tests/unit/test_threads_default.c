@@ -95,6 +95,44 @@ static void bound_process_counts_its_own_cores(void **state) {
     assert_int_equal(bound, 1);
 }
 
+static void assert_place(const struct cores *sets, int ranks, int rank, int first, int count) {
+    struct cores place;
+    cores_place(sets, ranks, rank, &place);
+    assert_int_equal(cores_count(&place), count);
+    for (int i = 0; i < count; i++)
+        assert_int_equal(cores_nth(&place, i), first + i);
+}
+
+static void unbound_ranks_get_a_part_each(void **state) {
+    (void)state;
+    const struct cores all[] = {range(3, 9), range(3, 9), range(3, 9)};
+    assert_place(all, 1, 0, 3, 7);
+    assert_place(all, 2, 0, 3, 3);
+    assert_place(all, 2, 1, 6, 3);
+    for (int rank = 0; rank < 3; rank++)
+        assert_place(all, 3, rank, 3 + 2 * rank, 2);
+}
+
+static void bound_ranks_have_their_cores_for_themselves(void **state) {
+    (void)state;
+    const struct cores sets[] = {range(0, 7), range(8, 15), range(4095, 4095)};
+    assert_place(sets, 3, 0, 0, 8);
+    assert_place(sets, 3, 1, 8, 8);
+    assert_place(sets, 3, 2, 4095, 1);
+}
+
+/* Nobody is told to stay on a core that another may want. */
+static void ranks_that_meet_have_no_place(void **state) {
+    (void)state;
+    const struct cores overlap[] = {range(0, 7), range(4, 7), range(8, 9)};
+    assert_place(overlap, 3, 0, 0, 0);
+    assert_place(overlap, 3, 1, 0, 0);
+    assert_place(overlap, 3, 2, 8, 2);
+    const struct cores crowded[] = {range(0, 1), range(0, 1), range(0, 1)};
+    for (int rank = 0; rank < 3; rank++)
+        assert_place(crowded, 3, rank, 0, 0);
+}
+
 static void environment_caps(void **state) {
     (void)state;
     unsetenv("OMP_NUM_THREADS");
@@ -125,6 +163,9 @@ int main(int argc, char **argv) {
         cmocka_unit_test(bound_ranks_keep_their_cores),
         cmocka_unit_test(overlapping_ranks_share_the_overlap),
         cmocka_unit_test(bound_process_counts_its_own_cores),
+        cmocka_unit_test(unbound_ranks_get_a_part_each),
+        cmocka_unit_test(bound_ranks_have_their_cores_for_themselves),
+        cmocka_unit_test(ranks_that_meet_have_no_place),
         cmocka_unit_test(environment_caps),
         cmocka_unit_test(unusable_environment_is_ignored),
     };
