@@ -19,6 +19,7 @@ EOF
 has_command() { command -v "$1" >/dev/null 2>&1; }
 has_clang() { has_command clang-14 || has_command clang; }
 has_libfuzzer() { compgen -G '/usr/lib/llvm-*/lib/clang/*/lib/linux/libclang_rt.fuzzer-*.a' >/dev/null; }
+has_browser() { has_command chromium || has_command chromium-browser; }
 has_library() { has_command pkg-config && pkg-config --exists "$1"; }
 
 # Debian package, and how to see that it is not needed.
@@ -49,6 +50,7 @@ test_wants=(
     "slurm-wlm-basic-plugins has_command slurmd"
     "util-linux   has_command unshare"
     "iproute2     has_command ip"
+    "chromium     has_browser"
 )
 
 # Prints the packages whose check fails.

@@ -15,8 +15,9 @@ prints a table of what they reached.
   --recipe NAME   a recipe in jobs/recipes, or a path; can be given several times
                   (default: ann_d, ann_a and ann_a_global)
 
-The results go to results/runs/local-TIME/RECIPE. A second run neither installs
-nor fetches again.
+The results go to results/runs/local-TIME/RECIPE, and a page with plots of all of
+them to results/runs/local-TIME/report.html. A second run neither installs nor
+fetches again.
 EOF
 }
 
@@ -86,11 +87,13 @@ fi
 value() { sed -n "s/^[[:space:]]*\"$2\":[[:space:]]*\"\{0,1\}\([^,\"]*\)\"\{0,1\},\{0,1\}$/\1/p" "$1"; }
 
 results="results/runs/local-$(date +%Y%m%d-%H%M%S)"
+run_dirs=()
 for recipe in "${recipes[@]}"; do
     name=$(basename "$recipe" .cfg)
     printf '\n%s: epochs %s, ranks %s\n' "$name" "$epochs" "$ranks"
     "${launch[@]}" ./build/espalier train "$recipe" -s "train.epochs=$epochs" \
         -o "$results/$name" >/dev/null
+    run_dirs+=("$results/$name")
 done
 
 printf '\n%-16s %14s %17s %22s %20s\n' network 'test accuracy' 'errors of 10,000' survivors \
@@ -104,4 +107,5 @@ for recipe in "${recipes[@]}"; do
         'BEGIN { printf "%-16s %12.2f %% %17d %10d of %8d %20.1f\n",
                  name, 100 * accuracy, errors, left, all, seconds }'
 done
-printf '\nresults: %s\n' "$results"
+./build/espalier report "${run_dirs[@]}" -o "$results/report.html" >/dev/null
+printf '\nresults: %s\nreport:  %s\n' "$results" "$results/report.html"

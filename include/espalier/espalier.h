@@ -22,8 +22,10 @@
 #include <espalier/prune.h>
 #include <espalier/recipe.h>
 #include <espalier/replica.h>
+#include <espalier/report.h>
 #include <espalier/rng.h>
 #include <espalier/run_dir.h>
+#include <espalier/run_record.h>
 #include <espalier/safetensors.h>
 #include <espalier/schedule.h>
 #include <espalier/shape.h>

@@ -3,8 +3,13 @@
 #include <errno.h>
 #include <string.h>
 
-const struct command *const commands[] = {&command_train, &command_evaluate, &command_inspect,
-                                          &command_data,  &command_bench,    NULL};
+const struct command *const commands[] = {&command_train,
+                                          &command_evaluate,
+                                          &command_inspect,
+                                          &command_data,
+                                          &command_bench,
+                                          &command_report,
+                                          NULL};
 
 enum status command_one_argument(const struct command *command, int argc, char **argv,
                                  const char **value) {

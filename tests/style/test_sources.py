@@ -15,7 +15,7 @@ LEVELS = [
     {"model", "cpu"},
     {"prune"},
     {"io"},
-    {"train"},
+    {"train", "report"},
     {"cli"},
     {"main"},
 ]
@@ -27,7 +27,8 @@ HEADERS = {
     "data": "dataset idx",
     "model": "initializer network",
     "prune": "prune schedule survivors",
-    "io": "events model run_dir safetensors",
+    "io": "events model run_dir run_record safetensors",
+    "report": "report",
     "train": "evaluate optimizer replica trainer",
 }
 MODULE_OF_HEADER = {h: module for module, names in HEADERS.items() for h in names.split()}
