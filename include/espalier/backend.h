@@ -23,7 +23,11 @@
 enum block_kind {
     BLOCK_CONV,  /* z[y, x, k] = b_k + sum_{c, i, j} w[k, c, i, j] * x[y*s+i-p, x*s+j-p, c] */
     BLOCK_DENSE, /* z[k] = b_k + sum_j w[k, j] * x[j], x flattened in (h, w, c) */
-    BLOCK_PASS   /* z = x: pooling or dropout that follows no linear map; no weights */
+    BLOCK_PASS,  /* z = x: pooling or dropout that follows no linear map; no weights */
+    BLOCK_NORM   /* z[p, k] = b_k + w_k (x[p, k] - mean_k) / sqrt(variance_k + norm_epsilon):
+                  * batch normalisation of each channel over all samples of all ranks and all
+                  * pixels p while training, by the running statistics otherwise (Ioffe & Szegedy
+                  * 2015, Alg. 1 and 2; variance_k is the mean squared deviation) */
 };
 
 /** What a block computes: linear map, activation, max-pooling, dropout, in this order.
@@ -36,8 +40,20 @@ enum block_kind {
  *                 data-set index, time = update, stream (RNG_DROPOUT, layer)), unit = index into
  *                 `output`, row-major.
  *
- *  Weights: conv [filters][channels][kernel][kernel], dense [units][inputs]; bias [filters] or
- *  [units]; row-major. Activations: [n][height][width][channels]. */
+ *  With dropconnect > 0, a dense block in training is (Wan et al. 2013, Alg. 1), for each sample,
+ *    z[k] = m_k b_k + sum_j m_kj w[k, j] x[j], each m 0 where u < dropconnect, else 1:
+ *                 u = rng_uniform of word unit%4 of the draw (group unit/4, sample = data-set
+ * index, time = update, stream (RNG_DROPCONNECT, layer)), unit = index of the weight in canonical
+ * order, or number of weights + k for the bias. Otherwise, with p = 1 - dropconnect: mu_k = p (b_k
+ * + sum_j w[k, j] x[j]), dropconnect_draws = 0:  a = activation(mu) else (Alg. 2)           a =
+ * mean over draws d of activation(mu_k + sigma_k g_kd), with sigma_k^2 = p (1 - p) (b_k^2 + sum_j
+ * w[k, j]^2 x[j]^2) and g standard normal: of unit = k * draws + d, words of the draw (group
+ * unit/4, sample, time = 0, stream (RNG_DROPCONNECT_DRAWS, layer)), in pairs (v, w): v' = 1 -
+ * rng_uniform(v), r = sqrt(-2 ln v'), r cos(2 pi rng_uniform(w)) for the first of the pair, r sin
+ *                 for the second (Box & Muller 1958).
+ *
+ *  Weights: conv [filters][channels][kernel][kernel], dense [units][inputs], norm [channels]; bias
+ *  [filters], [units] or [channels]; row-major. Activations: [n][height][width][channels]. */
 struct block_desc {
     enum block_kind kind;
     struct shape input;          /* of one sample */
@@ -45,14 +61,24 @@ struct block_desc {
     struct shape output;         /* after pooling */
     int kernel, stride, padding; /* conv; zero padding */
     enum activation activation;
-    int pool;       /* window and stride, 1: none, at most 15 */
-    float dropout;  /* fraction dropped, 0: none */
+    int pool;              /* window and stride, 1: none, at most 15 */
+    float dropout;         /* fraction dropped, 0: none */
+    float dropconnect;     /* dense: fraction of the connections dropped, 0: none */
+    int dropconnect_draws; /* of each unit in evaluation, 0: the mean */
+    float norm_epsilon, norm_momentum;
     uint32_t layer; /* index of the block in its network: part of dropout's counter */
 };
 
 /** Number of weights (0 for BLOCK_PASS) and biases of a block. */
 size_t block_weights(const struct block_desc *desc);
 size_t block_biases(const struct block_desc *desc);
+
+/** Adds up over the ranks what a block needs of all of them; `add` may be NULL: there is one. */
+struct rank_sum {
+    /** values (device, [count]) become their sums over the ranks. Collective. */
+    enum status (*add)(void *context, double *values, size_t count);
+    void *context;
+};
 
 /** One pass over a batch. The backward pass must be given the same as its forward pass. */
 struct block_pass {
@@ -61,6 +87,7 @@ struct block_pass {
     uint64_t seed;
     uint32_t update;            /* counts from 0 over the whole run */
     const uint32_t *sample_ids; /* device [samples]: data-set indices */
+    struct rank_sum ranks;      /* training, BLOCK_NORM: then the pass is collective */
 };
 
 /** Called now and then from inside a long operation by the thread that entered it (the
@@ -88,6 +115,7 @@ struct segment {
 struct update_args {
     enum optimizer_kind kind;
     float learning_rate, momentum, rho, epsilon, beta1, beta2;
+    float l1, l2; /* of the loss: l1 sum |w| + l2 / 2 sum w^2 */
     bool nesterov;
     uint64_t step; /* 1 for the first update: Adam's bias correction */
 };
@@ -125,6 +153,12 @@ struct backend {
      *  unchanged until the next call, so a plan may keep the pointers. */
     enum status (*block_plan_load_weights)(struct block_plan *, const float *weights,
                                            const float *bias);
+    /** Where a BLOCK_NORM has its running statistics: device [2][channels], means and variances,
+     *  valid until the next call. A forward pass in training moves them by
+     *    s = momentum s + (1 - momentum) (the batch's; the variance unbiased: n / (n - 1))
+     *  unless the batch has a single value a channel; one in evaluation reads them. Other blocks
+     *  have none, and take no notice. */
+    enum status (*block_plan_load_statistics)(struct block_plan *, float *statistics);
     /** x [samples][input] -> y [samples][output]. Keeps what the backward pass needs. */
     enum status (*block_forward)(struct block_plan *, const struct block_pass *, const float *x,
                                  float *y);
@@ -159,7 +193,8 @@ struct backend {
     enum status (*hash)(struct backend *, const void *words, size_t count, uint64_t *hash);
 
     /* ---- optimizer: state0, state1 are device [count] or NULL where the kind has fewer ---- */
-    /** One update of beta[count] by gradient[count]; with g the gradient and w the value:
+    /** One update of beta[count] by gradient[count]; with w the value and g the gradient, to which
+     *  l1 sign(w) + l2 w is added first (in place, where either is not 0):
      *  sgd       v = momentum v + g;  w -= lr (nesterov ? g + momentum v : v); v is state0, which
      *            is NULL and not used at momentum 0
      *  adadelta  a = rho a + (1-rho) g^2;  u = g sqrt(d + eps) / sqrt(a + eps);
@@ -168,7 +203,7 @@ struct backend {
      *            w -= lr (m / (1-b1^t)) / (sqrt(v / (1-b2^t)) + eps), t = step
      *            (Kingma & Ba 2015, Alg. 1; m, v: state0, 1) */
     enum status (*update)(struct backend *, const struct update_args *, float *beta,
-                          const float *gradient, float *state0, float *state1, size_t count);
+                          float *gradient, float *state0, float *state1, size_t count);
 
     /* ---- selection ---- */
     /** Exactly the `keep` largest |value| of the concatenated segments get their bit set in mask

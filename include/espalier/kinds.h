@@ -12,7 +12,9 @@
     X(LAYER_CONV, "conv")                                                                          \
     X(LAYER_DENSE, "dense")                                                                        \
     X(LAYER_MAXPOOL, "maxpool")                                                                    \
-    X(LAYER_DROPOUT, "dropout")
+    X(LAYER_DROPOUT, "dropout")                                                                    \
+    X(LAYER_DROPCONNECT, "dropconnect")                                                            \
+    X(LAYER_BATCHNORM, "batchnorm")
 
 #define ACTIVATIONS(X)                                                                             \
     X(ACTIVATION_NONE, "none")                                                                     \
@@ -45,6 +47,11 @@
     X(UNIT_EVENTS, "events")                                                                       \
     X(UNIT_EPOCHS, "epochs")
 
+/* How a network with dropconnect answers, when nothing is dropped. */
+#define INFERENCES(X)                                                                              \
+    X(INFERENCE_MEAN, "mean")                                                                      \
+    X(INFERENCE_SAMPLE, "sample")
+
 #define SCOPES(X)                                                                                  \
     X(SCOPE_LAYER, "layer")                                                                        \
     X(SCOPE_GLOBAL, "global")
@@ -56,6 +63,7 @@ enum initializer { INITIALIZERS(KIND_ENUMERATOR) INITIALIZER_COUNT };
 enum optimizer_kind { OPTIMIZERS(KIND_ENUMERATOR) OPTIMIZER_COUNT };
 enum schedule_kind { SCHEDULES(KIND_ENUMERATOR) SCHEDULE_COUNT };
 enum schedule_unit { SCHEDULE_UNITS(KIND_ENUMERATOR) SCHEDULE_UNIT_COUNT };
+enum inference { INFERENCES(KIND_ENUMERATOR) INFERENCE_COUNT };
 enum prune_scope { SCOPES(KIND_ENUMERATOR) SCOPE_COUNT };
 #undef KIND_ENUMERATOR
 
@@ -66,6 +74,7 @@ extern const char *const initializer_names[];
 extern const char *const optimizer_names[];
 extern const char *const schedule_names[];
 extern const char *const schedule_unit_names[];
+extern const char *const inference_names[];
 extern const char *const prune_scope_names[];
 
 /** By enumerator: whether the schedule goes to prune.keep and ends there; it needs one, then. */

@@ -6,24 +6,26 @@
  * Parameters live in two contiguous device vectors, beta and gradient, in network order, weight
  * before bias: survivors only. A weight that has lost connections also has dense arrays, into
  * which its survivors are scattered after each update and from which their gradients are
- * gathered; while all survive, its part of beta *is* the dense array. */
+ * gathered; while all survive, its part of beta *is* the dense array. The running statistics of
+ * batch normalisation are parameters whose gradient is always 0, so that they are saved, compared
+ * and moved with the rest. */
 #ifndef ESPALIER_NETWORK_H
 #define ESPALIER_NETWORK_H
 
 #include <espalier/backend.h>
 #include <espalier/recipe.h>
 
-enum { PARAMETER_NAME_MAX = RECIPE_NAME_MAX + 8, PARAMETER_DIMENSIONS_MAX = 4 };
-enum { NETWORK_PARAMETERS_MAX = 2 * RECIPE_LAYERS_MAX };
+enum { PARAMETER_NAME_MAX = RECIPE_NAME_MAX + 16, PARAMETER_DIMENSIONS_MAX = 4 };
+enum { NETWORK_PARAMETERS_MAX = 4 * RECIPE_LAYERS_MAX };
 
-/** A layer's weight or bias. */
+/** A layer's weight or bias, or the running means or variances of batch normalisation. */
 struct parameter {
     char name[PARAMETER_NAME_MAX]; /* "dense1.weight" */
     int block;                     /* index into network.blocks */
-    bool is_weight;                /* weights can be pruned, biases not */
+    bool is_weight;                /* of conv or dense: a connection each, which can be pruned */
     int dimensions;
     uint32_t
-        size[PARAMETER_DIMENSIONS_MAX]; /* conv [out, in, kh, kw], dense [out, in], bias [out] */
+        size[PARAMETER_DIMENSIONS_MAX]; /* conv [out, in, kh, kw], dense [out, in], others [out] */
     size_t original_count;
     size_t offset, count; /* of the survivors in beta and gradient */
     uint32_t *indices;    /* device [count], ascending original indices; NULL while all survive */
@@ -35,6 +37,7 @@ struct block {
     char name[RECIPE_NAME_MAX]; /* of its conv or dense layer */
     enum initializer initializer;
     int weight, bias; /* indices into network.parameters, -1 for BLOCK_PASS */
+    int statistics;   /* the running means, whose variances follow; -1 but for BLOCK_NORM */
     struct block_plan *plan;
     float *output, *output_gradient; /* device [max_samples][output] */
 };

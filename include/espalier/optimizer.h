@@ -9,17 +9,18 @@ enum { OPTIMIZER_STATES_MAX = 2 };
 /** State of one optimizer; owns its device vectors, borrows network and settings. */
 struct optimizer {
     struct network *network;
-    const struct optimizer_settings *settings;
+    const struct train_settings *settings;
     float *states[OPTIMIZER_STATES_MAX]; /* device, parallel to beta; NULL where not used */
     uint64_t step;                       /* updates done */
 };
 
 /** Zero state for the recipe's optimizer. */
-enum status optimizer_create(struct network *network, const struct optimizer_settings *settings,
+enum status optimizer_create(struct network *network, const struct train_settings *settings,
                              struct optimizer *optimizer);
 void optimizer_destroy(struct optimizer *optimizer); /* legal on a zeroed optimizer */
 
-/** Update beta by the gradient and materialise the weights. Not collective: the gradient is
+/** Update beta by the gradient and materialise the weights. Decay (train.l1, train.l2) is that of
+ *  connections: biases and batch normalisation have none. Not collective: the gradient is
  *  already the mean over the global batch, the same on all ranks. */
 enum status optimizer_step(struct optimizer *optimizer);
 

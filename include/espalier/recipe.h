@@ -21,7 +21,10 @@ struct layer_settings {
     int filters, kernel, stride, padding; /* conv; stride 1 and padding 0 unless given */
     int units;                            /* dense */
     int size;                             /* maxpool: window and stride */
-    double rate;                          /* dropout: fraction dropped, [0, 1) */
+    double rate;                          /* dropout, dropconnect: fraction dropped, [0, 1) */
+    enum inference inference;             /* dropconnect */
+    int samples;                          /* dropconnect: Gaussian draws of each unit */
+    double momentum, epsilon;             /* batchnorm */
     enum activation activation;           /* conv, dense; none unless given */
     enum initializer initializer;         /* conv, dense; glorot_uniform unless given */
 };
@@ -50,6 +53,7 @@ struct train_settings {
     uint64_t seed;
     int threads;   /* of each rank; 0: its share of the cores */
     int log_every; /* updates that one `step` event covers */
+    double l1, l2; /* of the weights, added to the loss: l1 sum |w| + l2 / 2 sum w^2 */
     struct optimizer_settings optimizer;
 };
 

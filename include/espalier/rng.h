@@ -11,7 +11,13 @@
 #include <stdint.h>
 
 /** What a random number is for; keeps the streams apart. Stored values: never renumber. */
-enum rng_purpose { RNG_INITIALIZER = 1, RNG_SHUFFLE = 2, RNG_DROPOUT = 3 };
+enum rng_purpose {
+    RNG_INITIALIZER = 1,
+    RNG_SHUFFLE = 2,
+    RNG_DROPOUT = 3,
+    RNG_DROPCONNECT = 4,
+    RNG_DROPCONNECT_DRAWS = 5
+};
 
 /** The counter of one draw of four numbers.
  *

@@ -9,6 +9,7 @@ const char *const initializer_names[] = {INITIALIZERS(KIND_NAME) NULL};
 const char *const optimizer_names[] = {OPTIMIZERS(KIND_NAME) NULL};
 const char *const schedule_names[] = {SCHEDULES(KIND_NAME) NULL};
 const char *const schedule_unit_names[] = {SCHEDULE_UNITS(KIND_NAME) NULL};
+const char *const inference_names[] = {INFERENCES(KIND_NAME) NULL};
 const char *const prune_scope_names[] = {SCOPES(KIND_NAME) NULL};
 
 const bool schedule_goes_to_keep[SCHEDULE_COUNT] = {

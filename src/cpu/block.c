@@ -46,8 +46,9 @@ static enum status pass_backward_create(struct block_plan *plan, size_t *scratch
     return ST_OK;
 }
 
-const struct forward_kind forward_pass = {"pass", pass_create, NULL, pass_forward};
-const struct backward_kind backward_pass = {"pass", pass_backward_create, NULL, pass_backward};
+const struct forward_kind forward_pass = {"pass", pass_create, NULL, pass_forward, NULL};
+const struct backward_kind backward_pass = {"pass", pass_backward_create, NULL, pass_backward,
+                                            NULL};
 
 /* ---- checks ---- */
 
@@ -89,11 +90,12 @@ static enum status check_dense(const struct block_desc *desc) {
     return ST_OK;
 }
 
+/* Batch normalisation, or nothing. */
 static enum status check_pass(const struct block_desc *desc) {
     const struct shape in = desc->input, z = desc->linear;
     if (in.height != z.height || in.width != z.width || in.channels != z.channels)
-        FAIL(ST_SHAPE, "block %u: no linear map, yet %dx%dx%d becomes %dx%dx%d", desc->layer,
-             in.height, in.width, in.channels, z.height, z.width, z.channels);
+        FAIL(ST_SHAPE, "block %u: no linear map of pixels, yet %dx%dx%d becomes %dx%dx%d",
+             desc->layer, in.height, in.width, in.channels, z.height, z.width, z.channels);
     return ST_OK;
 }
 
@@ -116,7 +118,19 @@ static enum status (*const checks[])(const struct block_desc *desc) = {
     [BLOCK_CONV] = check_conv,
     [BLOCK_DENSE] = check_dense,
     [BLOCK_PASS] = check_pass,
+    [BLOCK_NORM] = check_pass,
 };
+
+static enum status check_dropconnect(const struct block_desc *desc) {
+    const bool possible =
+        desc->kind == BLOCK_DENSE ? desc->dropconnect < 1.0F : desc->dropconnect == 0.0F;
+    if (!(desc->dropconnect >= 0.0F && possible) || desc->dropconnect_draws < 0)
+        FAIL(ST_SHAPE,
+             "block %u: dropconnect %g of %d draws, expected at least 0 and less than 1 in a dense "
+             "block, 0 in another",
+             desc->layer, (double)desc->dropconnect, desc->dropconnect_draws);
+    return ST_OK;
+}
 
 static enum status check(const struct block_desc *desc, int max_samples) {
     if (max_samples < 0)
@@ -125,6 +139,7 @@ static enum status check(const struct block_desc *desc, int max_samples) {
     TRY(check_positive(desc, "a linear map", desc->linear));
     TRY(checks[desc->kind](desc));
     TRY(check_epilogue(desc));
+    TRY(check_dropconnect(desc));
     return check_positive(desc, "an output", desc->output);
 }
 
@@ -192,6 +207,12 @@ enum status cpu_block_plan_load_weights(struct block_plan *plan, const float *we
     return ST_OK;
 }
 
+enum status cpu_block_plan_load_statistics(struct block_plan *plan, float *statistics) {
+    if (plan->desc.kind == BLOCK_NORM)
+        norm_load_statistics(plan, statistics);
+    return ST_OK;
+}
+
 static enum status check_samples(const struct block_plan *plan, const struct block_pass *pass) {
     if (pass->samples < 0 || pass->samples > plan->max_samples)
         FAIL(ST_SHAPE, "block %u: a pass of %d samples, planned for 0 to %d", plan->desc.layer,
@@ -202,6 +223,8 @@ static enum status check_samples(const struct block_plan *plan, const struct blo
 enum status cpu_block_forward(struct block_plan *plan, const struct block_pass *pass,
                               const float *x, float *y) {
     TRY(check_samples(plan, pass));
+    if (plan->forward_kind->prepare != NULL)
+        TRY(plan->forward_kind->prepare(plan, pass, x));
     if (pass->samples > 0)
         plan->forward_kind->run(plan, pass, x, y);
     return ST_OK;
@@ -212,6 +235,8 @@ enum status cpu_block_backward(struct block_plan *plan, const struct block_pass 
                                float *dbias, float *dx, struct poll poll) {
     TRY(check_samples(plan, pass));
     const struct backward_args args = {x, y, dy, dweights, dbias, dx, poll};
+    if (plan->backward_kind->prepare != NULL)
+        TRY(plan->backward_kind->prepare(plan, pass, &args));
     if (pass->samples > 0)
         plan->backward_kind->run(plan, pass, &args);
     else if (plan->desc.kind != BLOCK_PASS) {

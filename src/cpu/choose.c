@@ -19,7 +19,10 @@ struct choice {
 static const struct choice choices[] = {
     {"sparse", BLOCK_CONV, backward_sparse_applies, NULL, NULL, &backward_sparse},
     {"direct", BLOCK_CONV, NULL, NULL, &forward_direct, &backward_direct},
+    {"dropconnect", BLOCK_DENSE, dropconnect_applies, NULL, &forward_dropconnect,
+     &backward_dropconnect},
     {"dense", BLOCK_DENSE, NULL, NULL, &forward_dense, &backward_dense},
+    {"norm", BLOCK_NORM, NULL, NULL, &forward_norm, &backward_norm},
     {"pass", BLOCK_PASS, NULL, NULL, &forward_pass, &backward_pass},
 };
 

@@ -302,4 +302,5 @@ static void sparse_run(struct block_plan *plan, const struct block_pass *pass,
     }
 }
 
-const struct backward_kind backward_sparse = {"sparse", sparse_create, sparse_load, sparse_run};
+const struct backward_kind backward_sparse = {"sparse", sparse_create, sparse_load, sparse_run,
+                                              NULL};

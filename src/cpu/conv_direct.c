@@ -201,4 +201,5 @@ static void forward_run(struct block_plan *plan, const struct block_pass *pass, 
         forward_image(plan, pass, n, x + (size_t)n * inputs, y + (size_t)n * outputs);
 }
 
-const struct forward_kind forward_direct = {"direct", forward_create, forward_load, forward_run};
+const struct forward_kind forward_direct = {"direct", forward_create, forward_load, forward_run,
+                                            NULL};

@@ -186,4 +186,4 @@ static void backward_run(struct block_plan *plan, const struct block_pass *pass,
 }
 
 const struct backward_kind backward_direct = {"direct", backward_create, backward_load,
-                                              backward_run};
+                                              backward_run, NULL};

@@ -58,6 +58,8 @@ struct forward_kind {
     /** Repack the plan's weights, which have changed; NULL where they are used as they are. */
     void (*load)(struct block_plan *plan);
     void (*run)(struct block_plan *plan, const struct block_pass *pass, const float *x, float *y);
+    /** What the ranks must agree on before `run`, also for a pass of 0 samples; or NULL. */
+    enum status (*prepare)(struct block_plan *plan, const struct block_pass *pass, const float *x);
 };
 
 /** A way to compute a block's backward pass, likewise; it can follow any forward kind. */
@@ -67,13 +69,21 @@ struct backward_kind {
     void (*load)(struct block_plan *plan);
     void (*run)(struct block_plan *plan, const struct block_pass *pass,
                 const struct backward_args *args);
+    enum status (*prepare)(struct block_plan *plan, const struct block_pass *pass,
+                           const struct backward_args *args);
 };
 
-extern const struct forward_kind forward_direct, forward_dense, forward_pass;
-extern const struct backward_kind backward_direct, backward_dense, backward_pass, backward_sparse;
+extern const struct forward_kind forward_direct, forward_dense, forward_dropconnect, forward_norm,
+    forward_pass;
+extern const struct backward_kind backward_direct, backward_dense, backward_dropconnect,
+    backward_norm, backward_pass, backward_sparse;
 
 /** Which convolutions a kind computes, where it does not compute all. */
 bool backward_sparse_applies(const struct block_desc *desc);
+bool dropconnect_applies(const struct block_desc *desc);
+
+/** block_plan_load_statistics of a BLOCK_NORM. */
+void norm_load_statistics(struct block_plan *plan, float *statistics);
 
 /** The name of a convolution's kind that $ESPALIER_CONV asks for, NULL when it is not set;
  *  ST_USAGE when no kind has that name. */
@@ -129,6 +139,7 @@ void cpu_block_plan_algorithms(const struct block_plan *plan, const char **forwa
                                const char **backward);
 enum status cpu_block_plan_load_weights(struct block_plan *plan, const float *weights,
                                         const float *bias);
+enum status cpu_block_plan_load_statistics(struct block_plan *plan, float *statistics);
 enum status cpu_block_forward(struct block_plan *plan, const struct block_pass *pass,
                               const float *x, float *y);
 enum status cpu_block_backward(struct block_plan *plan, const struct block_pass *pass,
@@ -151,7 +162,7 @@ enum status cpu_hash(struct backend *backend, const void *words, size_t count, u
 
 /* update.c */
 enum status cpu_update(struct backend *backend, const struct update_args *args, float *beta,
-                       const float *gradient, float *state0, float *state1, size_t count);
+                       float *gradient, float *state0, float *state1, size_t count);
 
 /* select.c */
 enum status cpu_select_largest(struct backend *backend, const struct segment *segments, int count,

@@ -6,6 +6,8 @@
 
 #define DECLARE_KERNELS(isa)                                                                       \
     extern const struct update_kernels update_kernels_##isa;                                       \
+    extern const struct connect_kernels connect_kernels_##isa;                                     \
+    extern const struct norm_kernels norm_kernels_##isa;                                           \
     extern const struct epilogue_kernels epilogue_kernels_##isa;                                   \
     extern const struct direct_kernels direct_kernels_##isa;                                       \
     extern const struct sparse_kernels sparse_kernels_##isa;                                       \
@@ -14,6 +16,7 @@
 #define KERNELS(name, width)                                                                       \
     {                                                                                              \
         .isa = #name, .lanes = width, .update = &update_kernels_##name,                            \
+        .connect = &connect_kernels_##name, .norm = &norm_kernels_##name,                          \
         .epilogue = &epilogue_kernels_##name, .direct = &direct_kernels_##name,                    \
         .sparse = &sparse_kernels_##name, .product = &product_kernels_##name,                      \
         .pointwise = &pointwise_kernels_##name                                                     \

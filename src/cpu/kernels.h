@@ -13,13 +13,48 @@
 /** The vectors of one update. */
 struct update_vectors {
     float *restrict beta;
-    const float *restrict gradient;
+    float *restrict gradient;
     float *restrict state0, *restrict state1;
 };
 
 /** Updates of elements 0..count-1, by backend.h's formulas. */
 struct update_kernels {
     void (*update)(const struct update_args *args, struct update_vectors vectors, size_t count);
+};
+
+/** Words of random numbers that a kernel may draw beyond those asked for. */
+enum { PHILOX_DRAWS_MOST = 64 };
+
+/** Products over the connections that a sample keeps: bit i % 32 of bits[i / 32] is connection i's;
+ *  the bits behind the last are of any value. */
+struct connect_kernels {
+    /** The bits of connections 0 .. count - 1, which are the units first, first + 1, .. of
+     *  counter's draws (counter.group is overwritten). words [count + 4 + PHILOX_DRAWS_MOST]. */
+    void (*draw)(uint64_t seed, struct rng_counter counter, uint32_t first, float rate,
+                 size_t count, uint32_t *words, uint32_t *bits);
+    /** sum of w[i] x[i] over the connections that are kept. */
+    float (*dot)(size_t count, const uint32_t *bits, const float *w, const float *x);
+    /** out[i] += factor * x[i] for the connections that are kept. */
+    void (*add)(size_t count, const uint32_t *bits, float factor, const float *x, float *out);
+    /** sum of w[i] x[i] and of their squares. */
+    void (*moments)(size_t count, const float *w, const float *x, float *sum, float *squares);
+};
+
+/** Batch normalisation of some pixels: x, z, dz, dx [pixels][channels], the rest [channels]. */
+struct norm_kernels {
+    /** Adds the sums of x and of x^2. */
+    void (*add_moments)(size_t pixels, size_t channels, const float *x, double *sums,
+                        double *squares);
+    /** z = (x - mean) scale. */
+    void (*normalise)(size_t pixels, size_t channels, const float *mean, const float *scale,
+                      const float *x, float *z);
+    /** Adds the sums of dz and of dz (x - mean). */
+    void (*add_gradients)(size_t pixels, size_t channels, const float *mean, const float *x,
+                          const float *dz, double *sums, double *products);
+    /** dx = scale (dz - shift - (x - mean) slope); dx may be dz. */
+    void (*input_gradient)(size_t pixels, size_t channels, const float *mean, const float *scale,
+                           const float *shift, const float *slope, const float *x, const float *dz,
+                           float *dx);
 };
 
 /** The state of an output whose unit is dropped; else its maximum's place in the window. */
@@ -181,6 +216,8 @@ struct kernels {
     const char *isa;
     int lanes; /* floats in a vector */
     const struct update_kernels *update;
+    const struct connect_kernels *connect;
+    const struct norm_kernels *norm;
     const struct epilogue_kernels *epilogue;
     const struct direct_kernels *direct;
     const struct sparse_kernels *sparse;

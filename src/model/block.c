@@ -10,6 +10,8 @@ size_t block_weights(const struct block_desc *desc) {
                (size_t)desc->kernel;
     case BLOCK_DENSE:
         return (size_t)desc->linear.channels * shape_size(desc->input);
+    case BLOCK_NORM:
+        return (size_t)desc->linear.channels;
     case BLOCK_PASS:
         break;
     }
@@ -31,7 +33,7 @@ void block_open(struct block *block, struct shape input, uint32_t index) {
                                       .stride = 1,
                                       .pool = 1,
                                       .layer = index};
-    block->weight = block->bias = -1;
+    block->weight = block->bias = block->statistics = -1;
 }
 
 /* Parameters are indexed by 32 bits, and activations must stay addressable. */
@@ -60,6 +62,17 @@ static enum status check_last(const struct recipe *recipe) {
     return ST_OK;
 }
 
+/* A dropconnect layer drops connections of the layer after it, which has some. */
+static enum status check_dropconnect(const struct recipe *recipe) {
+    for (int i = 0; i < recipe->layers_count; i++) {
+        const struct layer_settings *layer = &recipe->layers[i], *next = layer + 1;
+        if (layer->type == LAYER_DROPCONNECT && next->type != LAYER_DENSE)
+            FAIL(ST_SHAPE, "%s: layer %d (dropconnect '%s') is followed by %s '%s': expected dense",
+                 recipe->path, i + 1, layer->name, layer_kind_names[next->type], next->name);
+    }
+    return ST_OK;
+}
+
 enum status network_describe(const struct recipe *recipe, struct shape input,
                              struct block blocks[RECIPE_LAYERS_MAX], int *count) {
     enum block_stage stage = STAGE_DROPOUT; /* so that the first layer opens a block */
@@ -81,5 +94,6 @@ enum status network_describe(const struct recipe *recipe, struct shape input,
                  layer_kind_names[layer->type], layer->name, status_message());
     }
     *count = opened;
-    return check_last(recipe);
+    TRY(check_last(recipe));
+    return check_dropconnect(recipe);
 }

@@ -52,6 +52,22 @@ static enum status apply_dropout(const struct layer_settings *layer, struct bloc
     return ST_OK;
 }
 
+/* Drops connections of the dense layer that must follow (network_describe sees to it). */
+static enum status apply_dropconnect(const struct layer_settings *layer, struct block *block) {
+    block->desc.dropconnect = (float)layer->rate;
+    block->desc.dropconnect_draws = layer->inference == INFERENCE_SAMPLE ? layer->samples : 0;
+    return ST_OK;
+}
+
+static enum status apply_batchnorm(const struct layer_settings *layer, struct block *block) {
+    struct block_desc *desc = &block->desc;
+    desc->kind = BLOCK_NORM;
+    desc->activation = layer->activation;
+    desc->norm_epsilon = (float)layer->epsilon;
+    desc->norm_momentum = (float)layer->momentum;
+    return ST_OK;
+}
+
 static const struct {
     enum block_stage stage;
     enum status (*apply)(const struct layer_settings *, struct block *);
@@ -60,6 +76,8 @@ static const struct {
     [LAYER_DENSE] = {STAGE_LINEAR, apply_dense},
     [LAYER_MAXPOOL] = {STAGE_POOL, apply_maxpool},
     [LAYER_DROPOUT] = {STAGE_DROPOUT, apply_dropout},
+    [LAYER_DROPCONNECT] = {STAGE_CONNECT, apply_dropconnect},
+    [LAYER_BATCHNORM] = {STAGE_LINEAR, apply_batchnorm},
 };
 
 enum block_stage layer_stage(enum layer_kind kind) {
@@ -68,8 +86,10 @@ enum block_stage layer_stage(enum layer_kind kind) {
 
 enum status layer_apply(const struct layer_settings *layer, struct block *block) {
     TRY(layers[layer->type].apply(layer, block));
-    if (layers[layer->type].stage == STAGE_LINEAR || block->name[0] == '\0')
+    bool linear = layers[layer->type].stage == STAGE_LINEAR;
+    if (linear || block->name[0] == '\0')
         memcpy(block->name, layer->name, sizeof block->name);
-    block->initializer = layer->initializer;
+    if (linear)
+        block->initializer = layer->initializer;
     return ST_OK;
 }

@@ -6,7 +6,7 @@
 
 /** The stages of a block, in the order in which it computes them. A layer joins the block before
  *  it when its stage comes later than all stages that the block has; else it opens the next. */
-enum block_stage { STAGE_EMPTY, STAGE_LINEAR, STAGE_POOL, STAGE_DROPOUT };
+enum block_stage { STAGE_EMPTY, STAGE_CONNECT, STAGE_LINEAR, STAGE_POOL, STAGE_DROPOUT };
 
 enum block_stage layer_stage(enum layer_kind kind);
 

@@ -13,7 +13,7 @@ static int add_parameter(struct network *network, int block, const char *kind, i
     struct parameter *p = &network->parameters[network->parameters_count];
     snprintf(p->name, sizeof p->name, "%s.%s", network->blocks[block].name, kind);
     p->block = block;
-    p->is_weight = strcmp(kind, "weight") == 0;
+    p->is_weight = dimensions > 1;
     p->dimensions = dimensions;
     p->original_count = 1;
     for (int i = 0; i < dimensions; i++) {
@@ -26,6 +26,10 @@ static int add_parameter(struct network *network, int block, const char *kind, i
     return network->parameters_count++;
 }
 
+static int weight_dimensions(enum block_kind kind) {
+    return kind == BLOCK_CONV ? 4 : kind == BLOCK_DENSE ? 2 : 1;
+}
+
 static void add_block_parameters(struct network *network, int index) {
     struct block *block = &network->blocks[index];
     const struct block_desc *desc = &block->desc;
@@ -35,8 +39,12 @@ static void add_block_parameters(struct network *network, int index) {
     uint32_t in = desc->kind == BLOCK_CONV ? (uint32_t)desc->input.channels
                                            : (uint32_t)shape_size(desc->input);
     const uint32_t size[] = {out, in, kernel, kernel};
-    block->weight = add_parameter(network, index, "weight", desc->kind == BLOCK_CONV ? 4 : 2, size);
+    block->weight = add_parameter(network, index, "weight", weight_dimensions(desc->kind), size);
     block->bias = add_parameter(network, index, "bias", 1, size);
+    if (desc->kind == BLOCK_NORM) {
+        block->statistics = add_parameter(network, index, "running_mean", 1, size);
+        add_parameter(network, index, "running_var", 1, size);
+    }
 }
 
 enum status network_describe_parameters(const struct recipe *recipe, struct shape input,
@@ -67,7 +75,7 @@ static enum status build(struct network *network, const struct recipe *recipe) {
     TRY(network_describe(recipe, network->input, blocks, &network->blocks_count));
     size_t count = (size_t)network->blocks_count;
     network->blocks = calloc(count, sizeof *network->blocks);
-    network->parameters = calloc(2 * count, sizeof *network->parameters);
+    network->parameters = calloc(4 * count, sizeof *network->parameters);
     if (network->blocks == NULL || network->parameters == NULL)
         FAIL(ST_MEMORY, "out of memory: a network of %zu blocks", count);
     memcpy(network->blocks, blocks, count * sizeof *blocks);
@@ -145,23 +153,42 @@ enum status network_materialize(struct network *network) {
         if (block->weight >= 0)
             TRY(backend->block_plan_load_weights(block->plan, dense_values(network, block->weight),
                                                  dense_values(network, block->bias)));
+        if (block->statistics >= 0)
+            TRY(backend->block_plan_load_statistics(
+                block->plan, network->beta + network->parameters[block->statistics].offset));
     }
     return ST_OK;
 }
 
-enum status network_initialize(struct network *network, uint64_t seed) {
-    for (int i = 0; i < network->blocks_count; i++) {
-        const struct block *block = &network->blocks[i];
-        if (block->weight < 0)
-            continue;
-        float *weights = malloc(block_weights(&block->desc) * sizeof *weights);
-        if (weights == NULL)
-            FAIL(ST_MEMORY, "out of memory: the initial weights of %s", block->name);
+/* Batch normalisation begins as z = x: weights and variances are 1. */
+static enum status initialize_norm(struct network *network, const struct block *block,
+                                   float *ones) {
+    for (size_t k = 0; k < block_weights(&block->desc); k++)
+        ones[k] = 1;
+    TRY(network_set_parameter(network, block->weight, ones));
+    return network_set_parameter(network, block->statistics + 1, ones);
+}
+
+static enum status initialize_block(struct network *network, const struct block *block,
+                                    uint64_t seed) {
+    float *weights = malloc(block_weights(&block->desc) * sizeof *weights);
+    if (weights == NULL)
+        FAIL(ST_MEMORY, "out of memory: the initial weights of %s", block->name);
+    enum status status;
+    if (block->desc.kind == BLOCK_NORM)
+        status = initialize_norm(network, block, weights);
+    else {
         initializer_fill(block->initializer, &block->desc, seed, weights);
-        enum status status = network_set_parameter(network, block->weight, weights);
-        free(weights);
-        TRY(status);
+        status = network_set_parameter(network, block->weight, weights);
     }
+    free(weights);
+    return status;
+}
+
+enum status network_initialize(struct network *network, uint64_t seed) {
+    for (int i = 0; i < network->blocks_count; i++)
+        if (network->blocks[i].weight >= 0)
+            TRY(initialize_block(network, &network->blocks[i], seed));
     return network_materialize(network);
 }
 
@@ -193,6 +220,9 @@ static enum status finish_gradient(struct network *network, const struct block *
     if (weight->indices != NULL)
         TRY(backend->gather(backend, weight->dense_gradient, weight->indices, weight->count,
                             network->gradient + weight->offset));
+    if (block->statistics >= 0) /* pruning moves the vector's parts: whatever lies there now */
+        TRY(backend->clear(backend, network->gradient + bias->offset + bias->count,
+                           2 * bias->count * sizeof *network->gradient));
     return sink->ready(sink->context, weight->offset, weight->count + bias->count);
 }
 

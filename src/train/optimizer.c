@@ -14,13 +14,13 @@ static int states_needed(const struct optimizer_settings *settings) {
     return plain ? 0 : states_of[settings->kind];
 }
 
-enum status optimizer_create(struct network *network, const struct optimizer_settings *settings,
+enum status optimizer_create(struct network *network, const struct train_settings *settings,
                              struct optimizer *optimizer) {
     memset(optimizer, 0, sizeof *optimizer);
     optimizer->network = network;
     optimizer->settings = settings;
     struct backend *backend = network->backend;
-    for (int i = 0; i < states_needed(settings); i++)
+    for (int i = 0; i < states_needed(&settings->optimizer); i++)
         TRY(backend->alloc(backend, network->count * sizeof(float),
                            (void **)&optimizer->states[i]));
     return ST_OK;
@@ -33,10 +33,31 @@ void optimizer_destroy(struct optimizer *optimizer) {
     memset(optimizer, 0, sizeof *optimizer);
 }
 
-enum status optimizer_step(struct optimizer *optimizer) {
+static enum status update_range(struct optimizer *optimizer, const struct update_args *args,
+                                size_t offset, size_t count) {
     struct network *network = optimizer->network;
-    const struct optimizer_settings *settings = optimizer->settings;
-    const struct update_args args = {
+    float *states[OPTIMIZER_STATES_MAX];
+    for (int i = 0; i < OPTIMIZER_STATES_MAX; i++)
+        states[i] = optimizer->states[i] == NULL ? NULL : optimizer->states[i] + offset;
+    return network->backend->update(network->backend, args, network->beta + offset,
+                                    network->gradient + offset, states[0], states[1], count);
+}
+
+/* Parameter by parameter, since they do not all decay. */
+static enum status update_with_decay(struct optimizer *optimizer, struct update_args *args) {
+    const struct network *network = optimizer->network;
+    for (int i = 0; i < network->parameters_count; i++) {
+        const struct parameter *p = &network->parameters[i];
+        args->l1 = p->is_weight ? (float)optimizer->settings->l1 : 0.0F;
+        args->l2 = p->is_weight ? (float)optimizer->settings->l2 : 0.0F;
+        TRY(update_range(optimizer, args, p->offset, p->count));
+    }
+    return ST_OK;
+}
+
+enum status optimizer_step(struct optimizer *optimizer) {
+    const struct optimizer_settings *settings = &optimizer->settings->optimizer;
+    struct update_args args = {
         .kind = settings->kind,
         .learning_rate = (float)settings->learning_rate,
         .momentum = (float)settings->momentum,
@@ -47,7 +68,9 @@ enum status optimizer_step(struct optimizer *optimizer) {
         .nesterov = settings->nesterov,
         .step = ++optimizer->step,
     };
-    TRY(network->backend->update(network->backend, &args, network->beta, network->gradient,
-                                 optimizer->states[0], optimizer->states[1], network->count));
-    return network_materialize(network);
+    if (optimizer->settings->l1 > 0 || optimizer->settings->l2 > 0)
+        TRY(update_with_decay(optimizer, &args));
+    else
+        TRY(update_range(optimizer, &args, 0, optimizer->network->count));
+    return network_materialize(optimizer->network);
 }

@@ -37,7 +37,7 @@ enum status replica_create(const struct recipe *recipe, struct communicator *com
     TRY(network_create(recipe, train->shape, samples, backend, &replica->network));
     TRY(replica_check_labels(replica, train, "training"));
     TRY(network_initialize(replica->network, recipe->train.seed));
-    TRY(optimizer_create(replica->network, &recipe->train.optimizer, &replica->optimizer));
+    TRY(optimizer_create(replica->network, &recipe->train, &replica->optimizer));
     TRY(device_dataset_create(backend, train, &replica->data));
     TRY(backend->alloc(backend, train->count * sizeof(uint32_t),
                        (void **)&replica->device_permutation));
@@ -82,6 +82,11 @@ static void poll_communicator(void *context) {
     r->communicator->poll(r->communicator);
 }
 
+static enum status sum_over_ranks(void *context, double *values, size_t count) {
+    struct replica *r = context;
+    return r->communicator->sum_doubles(r->communicator, values, count);
+}
+
 /* Add the time since *mark to a phase, and set the mark to now. */
 static void end_phase(double *phase, double *mark) {
     double now = monotonic_seconds();
@@ -120,7 +125,8 @@ enum status replica_update(struct replica *r, struct slice window) {
                                     .seed = r->recipe->train.seed,
                                     .update = (uint32_t)r->step,
                                     .sample_ids =
-                                        r->device_permutation + window.begin + shard.begin};
+                                        r->device_permutation + window.begin + shard.begin,
+                                    .ranks = {sum_over_ranks, r}};
     double mark = monotonic_seconds();
     TRY(compute_gradient(r, &pass, window.count, &mark));
     TRY(optimizer_step(&r->optimizer));

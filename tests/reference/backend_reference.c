@@ -1,5 +1,6 @@
 #include "backend_reference.h"
 #include "block_reference.h"
+#include "regularisers_reference.h"
 
 #include <espalier/bitmask.h>
 #include <espalier/digest.h>
@@ -12,6 +13,8 @@ struct block_plan {
     int max_samples;
     bool first;
     const float *weights, *bias; /* valid until the next load */
+    float *statistics;           /* of a BLOCK_NORM */
+    struct reference_statistics batch;
 };
 
 /* ---- memory ---- */
@@ -69,7 +72,9 @@ static bool same_shape(struct shape a, struct shape b) {
 }
 
 static bool linear_fits(const struct block_desc *d) {
-    if (d->kind == BLOCK_PASS)
+    if ((d->dropconnect > 0 && d->kind != BLOCK_DENSE) || d->dropconnect >= 1)
+        return false;
+    if (d->kind == BLOCK_PASS || d->kind == BLOCK_NORM)
         return same_shape(d->linear, d->input);
     if (d->kind == BLOCK_DENSE)
         return d->linear.height == 1 && d->linear.width == 1 && d->linear.channels > 0;
@@ -110,8 +115,21 @@ static void reference_block_plan_algorithms(const struct block_plan *plan, const
     *forward = *backward = "reference";
 }
 
+static void forget_batch(struct block_plan *plan) {
+    free(plan->batch.mean);
+    free(plan->batch.variance);
+    plan->batch = (struct reference_statistics){NULL, NULL, 0};
+}
+
 static void reference_block_plan_destroy(struct block_plan *plan) {
+    if (plan != NULL)
+        forget_batch(plan);
     free(plan);
+}
+
+static enum status reference_load_statistics(struct block_plan *plan, float *statistics) {
+    plan->statistics = statistics;
+    return ST_OK;
 }
 
 static enum status reference_load_weights(struct block_plan *plan, const float *weights,
@@ -140,6 +158,49 @@ static enum status check_pass(const struct block_plan *plan, const struct block_
     return ST_OK;
 }
 
+static void activate_all(const struct block_desc *d, double *z, size_t count) {
+    for (size_t i = 0; i < count; i++)
+        z[i] = reference_activate(d->activation, z[i]);
+}
+
+/* Batch normalisation, whose statistics the backward pass needs again, and what follows it. */
+static enum status norm_forward(struct block_plan *plan, const struct block_pass *pass,
+                                const double *weights, const double *bias, const double *x,
+                                double *y) {
+    const struct block_desc *d = &plan->desc;
+    size_t count = (size_t)pass->samples * shape_size(d->linear);
+    double *a = reference_array(count);
+    forget_batch(plan);
+    enum status status = reference_statistics_of(d, pass, x, plan->statistics, &plan->batch);
+    if (status == ST_OK) {
+        reference_norm_forward(d, pass->samples, &plan->batch, weights, bias, x, a);
+        activate_all(d, a, count);
+        reference_pool(d, pass, a, y);
+    }
+    free(a);
+    return status;
+}
+
+struct norm_arrays {
+    const double *weights, *bias, *x, *dy;
+    double *dweights, *dbias, *dx;
+};
+
+static enum status norm_backward(const struct block_plan *plan, const struct block_pass *pass,
+                                 struct norm_arrays at) {
+    const struct block_desc *d = &plan->desc;
+    size_t count = (size_t)pass->samples * shape_size(d->linear);
+    double *a = reference_array(count), *dz = reference_array(count);
+    reference_norm_forward(d, pass->samples, &plan->batch, at.weights, at.bias, at.x, a);
+    activate_all(d, a, count);
+    reference_pointwise_backward(d, pass, a, at.dy, dz);
+    enum status status = reference_norm_backward(d, pass, &plan->batch, at.weights, at.x, dz,
+                                                 at.dweights, at.dbias, at.dx);
+    free(a);
+    free(dz);
+    return status;
+}
+
 static enum status reference_block_forward(struct block_plan *plan, const struct block_pass *pass,
                                            const float *x, float *y) {
     TRY(check_pass(plan, pass));
@@ -149,13 +210,19 @@ static enum status reference_block_forward(struct block_plan *plan, const struct
     double *wx = widened(x, inputs), *wy = reference_array(outputs);
     double *ww = widened(plan->weights, block_weights(d));
     double *wb = widened(plan->bias, block_biases(d));
-    reference_block_forward_double(d, pass, ww, wb, wx, wy);
+    enum status status = ST_OK;
+    if (d->kind == BLOCK_NORM)
+        status = norm_forward(plan, pass, ww, wb, wx, wy);
+    else if (!pass->training && d->dropconnect > 0)
+        reference_connect_evaluate(d, pass, ww, wb, wx, wy);
+    else
+        reference_block_forward_double(d, pass, ww, wb, wx, wy);
     narrow(wy, outputs, y);
     free(wx);
     free(wy);
     free(ww);
     free(wb);
-    return ST_OK;
+    return status;
 }
 
 static enum status reference_block_backward(struct block_plan *plan, const struct block_pass *pass,
@@ -173,7 +240,11 @@ static enum status reference_block_backward(struct block_plan *plan, const struc
     double *ww = widened(plan->weights, weights), *wb = widened(plan->bias, biases);
     double *dw = reference_array(weights), *db = reference_array(biases);
     double *wdx = dx == NULL ? NULL : reference_array(inputs);
-    reference_block_backward_double(d, pass, ww, wb, wx, wdy, dw, db, wdx);
+    enum status status = ST_OK;
+    if (d->kind == BLOCK_NORM)
+        status = norm_backward(plan, pass, (struct norm_arrays){ww, wb, wx, wdy, dw, db, wdx});
+    else
+        reference_block_backward_double(d, pass, ww, wb, wx, wdy, dw, db, wdx);
     narrow(dw, weights, dweights);
     narrow(db, biases, dbias);
     if (dx != NULL)
@@ -183,7 +254,7 @@ static enum status reference_block_backward(struct block_plan *plan, const struc
     double *const arrays[] = {wx, wdy, ww, wb, dw, db, wdx};
     for (size_t i = 0; i < sizeof arrays / sizeof arrays[0]; i++)
         free(arrays[i]);
-    return ST_OK;
+    return status;
 }
 
 /* ---- loss ---- */
@@ -282,17 +353,19 @@ static void update_adam(const struct update_args *a, double g, float *w, float *
 }
 
 static enum status reference_update(struct backend *b, const struct update_args *args, float *beta,
-                                    const float *gradient, float *state0, float *state1,
-                                    size_t count) {
+                                    float *gradient, float *state0, float *state1, size_t count) {
     (void)b;
     static void (*const rules[])(const struct update_args *, double, float *, float *, float *) = {
         [OPTIMIZER_SGD] = update_sgd,
         [OPTIMIZER_ADADELTA] = update_adadelta,
         [OPTIMIZER_ADAM] = update_adam,
     };
-    for (size_t i = 0; i < count; i++)
-        rules[args->kind](args, gradient[i], beta + i, state0 == NULL ? NULL : state0 + i,
+    for (size_t i = 0; i < count; i++) {
+        double sign = (beta[i] > 0) - (beta[i] < 0);
+        double g = gradient[i] + (double)args->l1 * sign + (double)args->l2 * beta[i];
+        rules[args->kind](args, g, beta + i, state0 == NULL ? NULL : state0 + i,
                           state1 == NULL ? NULL : state1 + i);
+    }
     return ST_OK;
 }
 
@@ -367,6 +440,7 @@ enum status backend_reference_create(struct backend **backend) {
                                  .block_plan_destroy = reference_block_plan_destroy,
                                  .block_plan_algorithms = reference_block_plan_algorithms,
                                  .block_plan_load_weights = reference_load_weights,
+                                 .block_plan_load_statistics = reference_load_statistics,
                                  .block_forward = reference_block_forward,
                                  .block_backward = reference_block_backward,
                                  .softmax_cross_entropy = reference_softmax,

@@ -1,4 +1,5 @@
 #include "block_reference.h"
+#include "regularisers_reference.h"
 
 #include <espalier/rng.h>
 #include <math.h>
@@ -65,17 +66,30 @@ static void visit_terms(const struct block_desc *d, visit_term *visit, void *con
 }
 
 struct forward_context {
+    const struct block_desc *desc;
+    const struct block_pass *pass;
+    int sample;
     const double *weights, *x;
     double *z;
 };
 
 static void add_forward(void *context, struct term t) {
     struct forward_context *f = context;
-    f->z[t.output] += f->weights[t.weight] * f->x[t.input];
+    f->z[t.output] += f->weights[t.weight] * f->x[t.input] *
+                      reference_connect_factor(f->desc, f->pass, f->sample, t.weight);
 }
 
-void reference_linear_forward(const struct block_desc *d, int samples, const double *weights,
-                              const double *bias, const double *x, double *z) {
+/* The factor of the bias that output o gets. */
+static double bias_factor(const struct block_desc *d, const struct block_pass *pass, int sample,
+                          size_t output) {
+    return reference_connect_factor(d, pass, sample,
+                                    block_weights(d) + output % (size_t)d->linear.channels);
+}
+
+void reference_linear_forward(const struct block_desc *d, const struct block_pass *pass,
+                              const double *weights, const double *bias, const double *x,
+                              double *z) {
+    int samples = pass->samples;
     size_t inputs = shape_size(d->input), outputs = shape_size(d->linear);
     if (d->kind == BLOCK_PASS) {
         if (samples > 0)
@@ -83,26 +97,32 @@ void reference_linear_forward(const struct block_desc *d, int samples, const dou
         return;
     }
     for (int n = 0; n < samples; n++) {
-        struct forward_context f = {weights, x + (size_t)n * inputs, z + (size_t)n * outputs};
+        struct forward_context f = {
+            d, pass, n, weights, x + (size_t)n * inputs, z + (size_t)n * outputs};
         for (size_t o = 0; o < outputs; o++)
-            f.z[o] = bias[o % (size_t)d->linear.channels];
+            f.z[o] = bias[o % (size_t)d->linear.channels] * bias_factor(d, pass, n, o);
         visit_terms(d, add_forward, &f);
     }
 }
 
 struct backward_context {
+    const struct block_desc *desc;
+    const struct block_pass *pass;
+    int sample;
     const double *weights, *x, *dz;
     double *dweights, *dx;
 };
 
 static void add_weight_gradient(void *context, struct term t) {
     struct backward_context *b = context;
-    b->dweights[t.weight] += b->dz[t.output] * b->x[t.input];
+    b->dweights[t.weight] += b->dz[t.output] * b->x[t.input] *
+                             reference_connect_factor(b->desc, b->pass, b->sample, t.weight);
 }
 
 static void add_input_gradient(void *context, struct term t) {
     struct backward_context *b = context;
-    b->dx[t.input] += b->dz[t.output] * b->weights[t.weight];
+    b->dx[t.input] += b->dz[t.output] * b->weights[t.weight] *
+                      reference_connect_factor(b->desc, b->pass, b->sample, t.weight);
 }
 
 static void zero(double *array, size_t count) {
@@ -110,24 +130,28 @@ static void zero(double *array, size_t count) {
         array[i] = 0;
 }
 
-static void sum_bias_gradient(const struct block_desc *d, int samples, const double *dz,
-                              double *dbias) {
+static void sum_bias_gradient(const struct block_desc *d, const struct block_pass *pass,
+                              const double *dz, double *dbias) {
     size_t outputs = shape_size(d->linear), channels = block_biases(d);
     zero(dbias, channels);
-    for (size_t o = 0; channels > 0 && o < (size_t)samples * outputs; o++)
-        dbias[o % channels] += dz[o];
+    for (size_t o = 0; channels > 0 && o < (size_t)pass->samples * outputs; o++)
+        dbias[o % channels] += dz[o] * bias_factor(d, pass, (int)(o / outputs), o % outputs);
 }
 
-void reference_linear_backward(const struct block_desc *d, int samples, const double *weights,
-                               const double *x, const double *dz, double *dweights, double *dbias,
-                               double *dx) {
+void reference_linear_backward(const struct block_desc *d, const struct block_pass *pass,
+                               const double *weights, const double *x, const double *dz,
+                               double *dweights, double *dbias, double *dx) {
+    int samples = pass->samples;
     size_t inputs = shape_size(d->input), outputs = shape_size(d->linear);
     zero(dweights, block_weights(d));
     zero(dx, (size_t)samples * inputs);
     if (dbias != NULL)
-        sum_bias_gradient(d, samples, dz, dbias);
+        sum_bias_gradient(d, pass, dz, dbias);
     for (int n = 0; n < samples; n++) {
-        struct backward_context b = {.weights = weights,
+        struct backward_context b = {.desc = d,
+                                     .pass = pass,
+                                     .sample = n,
+                                     .weights = weights,
                                      .x = x + (size_t)n * inputs,
                                      .dz = dz + (size_t)n * outputs,
                                      .dweights = dweights,
@@ -194,20 +218,26 @@ double reference_dropout_factor(const struct block_desc *d, const struct block_p
     return rng_uniform(words[unit % 4]) < d->dropout ? 0 : 1 / (1 - (double)d->dropout);
 }
 
-void reference_block_forward_double(const struct block_desc *d, const struct block_pass *pass,
-                                    const double *weights, const double *bias, const double *x,
-                                    double *y) {
+void reference_pool(const struct block_desc *d, const struct block_pass *pass,
+                    const double *activated, double *y) {
     size_t linear = shape_size(d->linear), outputs = shape_size(d->output);
-    double *a = reference_array((size_t)pass->samples * linear);
-    reference_linear_forward(d, pass->samples, weights, bias, x, a);
-    for (size_t i = 0; i < (size_t)pass->samples * linear; i++)
-        a[i] = reference_activate(d->activation, a[i]);
     for (int n = 0; n < pass->samples; n++) {
-        const double *sample = a + (size_t)n * linear;
+        const double *sample = activated + (size_t)n * linear;
         for (size_t u = 0; u < outputs; u++)
             y[(size_t)n * outputs + u] =
                 sample[reference_winner(d, sample, u)] * reference_dropout_factor(d, pass, n, u);
     }
+}
+
+void reference_block_forward_double(const struct block_desc *d, const struct block_pass *pass,
+                                    const double *weights, const double *bias, const double *x,
+                                    double *y) {
+    size_t linear = shape_size(d->linear);
+    double *a = reference_array((size_t)pass->samples * linear);
+    reference_linear_forward(d, pass, weights, bias, x, a);
+    for (size_t i = 0; i < (size_t)pass->samples * linear; i++)
+        a[i] = reference_activate(d->activation, a[i]);
+    reference_pool(d, pass, a, y);
     free(a);
 }
 
@@ -232,11 +262,11 @@ void reference_block_backward_double(const struct block_desc *d, const struct bl
                                      double *dx) {
     size_t count = (size_t)pass->samples * shape_size(d->linear);
     double *a = reference_array(count), *dz = reference_array(count);
-    reference_linear_forward(d, pass->samples, weights, bias, x, a);
+    reference_linear_forward(d, pass, weights, bias, x, a);
     for (size_t i = 0; i < count; i++)
         a[i] = reference_activate(d->activation, a[i]);
     reference_pointwise_backward(d, pass, a, dy, dz);
-    reference_linear_backward(d, pass->samples, weights, x, dz, dweights, dbias, dx);
+    reference_linear_backward(d, pass, weights, x, dz, dweights, dbias, dx);
     free(a);
     free(dz);
 }

@@ -12,15 +12,17 @@
 /** An array of `count` NaNs, so that what is read before it is written shows; free with free(). */
 double *reference_array(size_t count);
 
-/** z [samples][linear] of x [samples][input]. Weights and bias are not read for BLOCK_PASS. */
-void reference_linear_forward(const struct block_desc *desc, int samples, const double *weights,
-                              const double *bias, const double *x, double *z);
+/** z [samples][linear] of x [samples][input], of any kind but BLOCK_NORM; under DropConnect that of
+ *  the pass's masks, or of their mean. Weights and bias are not read for BLOCK_PASS. */
+void reference_linear_forward(const struct block_desc *desc, const struct block_pass *pass,
+                              const double *weights, const double *bias, const double *x,
+                              double *z);
 
 /** Its adjoint at dz [samples][linear]: sums over samples; dx per sample. dweights, dbias and dx
  *  are overwritten; each may be NULL. */
-void reference_linear_backward(const struct block_desc *desc, int samples, const double *weights,
-                               const double *x, const double *dz, double *dweights, double *dbias,
-                               double *dx);
+void reference_linear_backward(const struct block_desc *desc, const struct block_pass *pass,
+                               const double *weights, const double *x, const double *dz,
+                               double *dweights, double *dbias, double *dx);
 
 double reference_activate(enum activation activation, double z);
 
@@ -35,7 +37,11 @@ size_t reference_winner(const struct block_desc *desc, const double *activated, 
 double reference_dropout_factor(const struct block_desc *desc, const struct block_pass *pass,
                                 int sample, size_t unit);
 
-/** y [samples][output]; pass->sample_ids is host memory. */
+/** Pooling and dropout: activated [samples][linear] -> y [samples][output]. */
+void reference_pool(const struct block_desc *desc, const struct block_pass *pass,
+                    const double *activated, double *y);
+
+/** y [samples][output], of any block but BLOCK_NORM; pass->sample_ids is host memory. */
 void reference_block_forward_double(const struct block_desc *desc, const struct block_pass *pass,
                                     const double *weights, const double *bias, const double *x,
                                     double *y);
@@ -44,7 +50,7 @@ void reference_block_forward_double(const struct block_desc *desc, const struct 
 void reference_pointwise_backward(const struct block_desc *desc, const struct block_pass *pass,
                                   const double *activated, const double *dy, double *dz);
 
-/** The block's gradient; dx may be NULL. */
+/** Its gradient; dx may be NULL. */
 void reference_block_backward_double(const struct block_desc *desc, const struct block_pass *pass,
                                      const double *weights, const double *bias, const double *x,
                                      const double *dy, double *dweights, double *dbias, double *dx);

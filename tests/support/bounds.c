@@ -44,16 +44,18 @@ static double *magnitudes(const double *values, size_t count) {
     return absolute;
 }
 
-/* gamma_{n+1} of sums of n products and a bias; products that underflow lose FLT_MIN each. */
-static void bound_linear(struct block_bounds *b, size_t linear) {
+/* gamma_{n+1} of sums of n products and a bias; products that underflow lose FLT_MIN each. The mean
+ * under DropConnect is scaled once more, by 1 - p. */
+static void bound_linear(struct block_bounds *b, const struct block_pass *pass, size_t linear) {
     const struct block_desc *d = &b->desc;
     size_t inputs = (size_t)b->pass.samples * shape_size(d->input);
     double *w = magnitudes(b->weights, block_weights(d));
     double *bias = magnitudes(b->bias, block_biases(d)), *x = magnitudes(b->x, inputs);
-    double terms = (double)terms_of_output(d);
-    reference_linear_forward(d, b->pass.samples, w, bias, x, b->z_error);
+    double terms = (double)terms_of_output(d), scaling = d->dropconnect > 0 ? 2 : 0;
+    reference_linear_forward(d, pass, w, bias, x, b->z_error);
     for (size_t i = 0; i < linear; i++)
-        b->z_error[i] = terms == 0 ? 0 : bound_gamma(terms + 1) * b->z_error[i] + terms * FLT_MIN;
+        b->z_error[i] =
+            terms == 0 ? 0 : bound_gamma(terms + 1 + scaling) * b->z_error[i] + terms * FLT_MIN;
     free(w);
     free(bias);
     free(x);
@@ -72,21 +74,26 @@ static double largest_error(const struct block_desc *d, const double *error, siz
     return error[reference_winner(d, error, unit)];
 }
 
-static void bound_output(const struct block_bounds *b, bool training, double *y, double *y_error) {
+static void bound_output(const struct block_bounds *b, const struct block_pass *pass, double *y,
+                         double *y_error) {
     const struct block_desc *d = &b->desc;
     size_t linear = shape_size(d->linear), outputs = shape_size(d->output);
-    struct block_pass pass = b->pass;
-    pass.training = training;
-    for (int n = 0; n < pass.samples; n++)
+    for (int n = 0; n < pass->samples; n++)
         for (size_t u = 0; u < outputs; u++) {
             const double *a = b->activated + (size_t)n * linear;
             double error = largest_error(d, b->activated_error + (size_t)n * linear, u);
-            double factor = reference_dropout_factor(d, &pass, n, u);
+            double factor = reference_dropout_factor(d, pass, n, u);
             double value = a[reference_winner(d, a, u)];
             double rounding = factor == 1 ? 0 : bound_gamma(DROPOUT_ROUNDINGS);
             y[(size_t)n * outputs + u] = value * factor;
             y_error[(size_t)n * outputs + u] = factor * (error + rounding * (fabs(value) + error));
         }
+}
+
+static void bound_activated(struct block_bounds *b, const struct block_pass *pass, size_t linear) {
+    reference_linear_forward(&b->desc, pass, b->weights, b->bias, b->x, b->z);
+    bound_linear(b, pass, linear);
+    bound_activation(b, linear);
 }
 
 void bounds_create(struct block_bounds *b, const struct block_desc *desc,
@@ -114,11 +121,16 @@ void bounds_create(struct block_bounds *b, const struct block_desc *desc,
                                .dbias_error = reference_array(block_biases(desc)),
                                .dx = reference_array(inputs),
                                .dx_error = reference_array(inputs)};
-    reference_linear_forward(desc, pass->samples, b->weights, b->bias, b->x, b->z);
-    bound_linear(b, linear);
-    bound_activation(b, linear);
-    bound_output(b, true, b->y, b->y_error);
-    bound_output(b, false, b->y_evaluated, b->y_evaluated_error);
+    struct block_pass evaluation = *pass;
+    evaluation.training = false;
+    if (desc->dropconnect > 0)
+        bound_activated(b, &evaluation, linear);
+    else
+        bound_activated(b, pass, linear);
+    bound_output(b, &evaluation, b->y_evaluated, b->y_evaluated_error);
+    if (desc->dropconnect > 0)
+        bound_activated(b, pass, linear);
+    bound_output(b, pass, b->y, b->y_error);
 }
 
 /* ---- decisions ---- */
@@ -215,9 +227,9 @@ static void bound_gradients(struct block_bounds *b, const double *dz, const doub
     size_t over_samples = terms_of_weight(d, samples), over_units = terms_of_input(d);
     double *lost_samples = lost(dz, dz_error, linear, over_samples);
     double *lost_units = lost(dz, dz_error, linear, over_units);
-    reference_linear_backward(d, samples, w, x, lost_samples, b->dweights_error, b->dbias_error,
+    reference_linear_backward(d, &b->pass, w, x, lost_samples, b->dweights_error, b->dbias_error,
                               NULL);
-    reference_linear_backward(d, samples, w, x, lost_units, NULL, NULL, b->dx_error);
+    reference_linear_backward(d, &b->pass, w, x, lost_units, NULL, NULL, b->dx_error);
     add_underflow(b->dweights_error, block_weights(d), over_samples);
     add_underflow(b->dbias_error, block_biases(d), over_samples);
     add_underflow(b->dx_error, inputs, over_units);
@@ -234,8 +246,7 @@ void bounds_backward(struct block_bounds *b, float *dy) {
     double *wide = widen(dy, (size_t)b->pass.samples * shape_size(d->output));
     double *dz = reference_array(linear), *dz_error = reference_array(linear);
     reference_pointwise_backward(d, &b->pass, b->activated, wide, dz);
-    reference_linear_backward(d, b->pass.samples, b->weights, b->x, dz, b->dweights, b->dbias,
-                              b->dx);
+    reference_linear_backward(d, &b->pass, b->weights, b->x, dz, b->dweights, b->dbias, b->dx);
     bound_pointwise(b, wide, dz, dz_error);
     bound_gradients(b, dz, dz_error);
     free(wide);

@@ -12,12 +12,17 @@
 #define CONV(group, h, w, c, filters, kernel, stride, padding, activation, pool, dropout, samples) \
     {                                                                                              \
         GROUP_##group, BLOCK_CONV, {h, w, c}, filters, kernel, stride, padding, activation, pool,  \
-            dropout, samples                                                                       \
+            dropout, samples, 0                                                                    \
     }
 #define DENSE(group, h, w, c, units, activation, dropout, samples)                                 \
-    { GROUP_##group, BLOCK_DENSE, {h, w, c}, units, 0, 0, 0, activation, 1, dropout, samples }
+    { GROUP_##group, BLOCK_DENSE, {h, w, c}, units, 0, 0, 0, activation, 1, dropout, samples, 0 }
 #define PASS(group, h, w, c, pool, dropout, samples)                                               \
-    { GROUP_##group, BLOCK_PASS, {h, w, c}, 0, 0, 0, 0, NONE, pool, dropout, samples }
+    { GROUP_##group, BLOCK_PASS, {h, w, c}, 0, 0, 0, 0, NONE, pool, dropout, samples, 0 }
+#define CONNECT(group, h, w, c, units, activation, dropconnect, dropout, samples)                  \
+    {                                                                                              \
+        GROUP_##group, BLOCK_DENSE, {h, w, c}, units, 0, 0, 0, activation, 1, dropout, samples,    \
+            dropconnect                                                                            \
+    }
 
 /* clang-format off */
 const struct block_case block_cases[] = {
@@ -129,6 +134,15 @@ const struct block_case block_cases[] = {
     DENSE(DROPOUT,     1,  1,  9, 10, NONE,    0.99F, 17),
     PASS(DROPOUT,      4,  4,  3, 2, 0.25F, 17),
 
+    /* Rows of bits that end within a word and a vector, and begin within a draw. */
+    CONNECT(DROPCONNECT, 1, 1,  1,  1, NONE,   0.5F,  0,     17),
+    CONNECT(DROPCONNECT, 1, 1, 31, 29, RELU,   0.5F,  0,     3),
+    CONNECT(DROPCONNECT, 3, 5,  7, 11, RELU,   0.25F, 0.5F,  3),
+    CONNECT(DROPCONNECT, 1, 1, 64, 33, TANH,   0.1F,  0,     17),
+    CONNECT(DROPCONNECT, 1, 1, 130, 7, SIGMOID, 0.75F, 0.25F, 5),
+    CONNECT(DROPCONNECT, 28, 28, 1, 10, NONE,  0.5F,  0,     17),
+    CONNECT(DROPCONNECT, 1, 1, 24, 12, RELU,   0.5F,  0,     0),
+
     CONV(BATCH_SIZE,   6,  6,  1,  4, 3, 1, 0, RELU,    2, 0.25F, 1),
     CONV(BATCH_SIZE,   6,  6,  1,  4, 3, 1, 0, RELU,    2, 0.25F, 17),
     CONV(BATCH_SIZE,   6,  6,  1,  4, 3, 1, 0, RELU,    2, 0.25F, 128),
@@ -161,6 +175,7 @@ struct block_desc case_desc(const struct block_case *row, uint32_t layer) {
                               .activation = row->activation,
                               .pool = row->pool,
                               .dropout = row->dropout,
+                              .dropconnect = row->dropconnect,
                               .layer = layer};
     int room = 2 * row->padding - row->kernel;
     if (row->kind == BLOCK_CONV)
@@ -174,14 +189,14 @@ struct block_desc case_desc(const struct block_case *row, uint32_t layer) {
 }
 
 const char *case_text(const struct block_case *row) {
-    static char text[160];
+    static char text[192];
     static const char *const kinds[] = {"conv", "dense", "pass"};
     snprintf(text, sizeof text,
              "%s of %dx%dx%d, %d units, kernel %d, stride %d, padding %d, %s, pool %d, "
-             "dropout %.2f, %d samples",
+             "dropout %.2f, dropconnect %.2f, %d samples",
              kinds[row->kind], row->input.height, row->input.width, row->input.channels, row->units,
              row->kernel, row->stride, row->padding, activation_names[row->activation], row->pool,
-             (double)row->dropout, row->samples);
+             (double)row->dropout, (double)row->dropconnect, row->samples);
     return text;
 }
 

@@ -19,6 +19,7 @@ enum case_group {
     GROUP_DENSE,
     GROUP_PASS,
     GROUP_DROPOUT,
+    GROUP_DROPCONNECT,
     GROUP_BATCH_SIZE,
     GROUP_EMPTY_BATCH,
     GROUP_POSTER
@@ -34,6 +35,7 @@ struct block_case {
     int pool;
     float dropout;
     int samples;
+    float dropconnect;
 };
 
 extern const struct block_case block_cases[];

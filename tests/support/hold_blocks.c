@@ -253,6 +253,7 @@ void hold_exact(struct backend *const *backends, int count, const struct block_c
     if (desc.activation != ACTIVATION_NONE)
         desc.activation = ACTIVATION_RELU;
     desc.dropout = desc.dropout > 0 ? 0.5F : 0;
+    desc.dropconnect = desc.dropconnect > 0 ? 0.5F : 0;
     struct inputs in = inputs_create(&desc, row->samples, case_integers);
     struct block_bounds want = expect(row, &desc, &in);
     size_t outputs = sizes_of(&desc, row->samples).y;

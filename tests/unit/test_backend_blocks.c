@@ -52,6 +52,7 @@ GROUP_TESTS(conv_sparse, GROUP_CONV_SPARSE)
 GROUP_TESTS(dense, GROUP_DENSE)
 GROUP_TESTS(pass, GROUP_PASS)
 GROUP_TESTS(dropout, GROUP_DROPOUT)
+GROUP_TESTS(dropconnect, GROUP_DROPCONNECT)
 GROUP_TESTS(batch_size, GROUP_BATCH_SIZE)
 GROUP_TESTS(empty_batch, GROUP_EMPTY_BATCH)
 GROUP_TESTS(poster_blocks, GROUP_POSTER)
@@ -74,6 +75,8 @@ static void refuse_misfits(struct backend *b) {
     bad = good, bad.pool = 16, refuse(b, bad);
     bad = good, bad.kind = BLOCK_PASS, refuse(b, bad);
     bad = good, bad.kind = BLOCK_DENSE, refuse(b, bad);
+    bad = good, bad.kind = BLOCK_NORM, refuse(b, bad);
+    bad = good, bad.dropconnect = 0.5F, refuse(b, bad);
     b->destroy(b);
 }
 
@@ -140,6 +143,8 @@ int main(int argc, char **argv) {
         cmocka_unit_test(pass_exact),
         cmocka_unit_test(dropout),
         cmocka_unit_test(dropout_exact),
+        cmocka_unit_test(dropconnect),
+        cmocka_unit_test(dropconnect_exact),
         cmocka_unit_test(batch_size),
         cmocka_unit_test(batch_size_exact),
         cmocka_unit_test(empty_batch),

@@ -280,12 +280,37 @@ ON_EACH_BACKEND(select_largest_refuses_what_is_no_number) {
     }
 }
 
+/* w - lr (g + l1 sign(w) + l2 w): six roundings. The gradient itself is what was added up. */
+ON_EACH_BACKEND(decay_pulls_weights_to_zero) {
+    const struct update_args args = {
+        .kind = OPTIMIZER_SGD, .learning_rate = 0.5F, .l1 = 0.125F, .l2 = 0.3F};
+    const size_t bytes = COUNT * sizeof(float);
+    float *w = case_floats(seed, 7, COUNT), *g = gradients(1);
+    for (int i = 0; i < COUNT; i += 5)
+        w[i] = i % 2 == 0 ? 0.0F : -0.0F;
+    float *beta = device_of(b, w, bytes), *gradient = device_of(b, g, bytes);
+    assert_ok(b->update(b, &args, beta, gradient, NULL, NULL, COUNT));
+    float *updated = host_of(b, beta, bytes);
+    for (int i = 0; i < COUNT; i++) {
+        double sign = (w[i] > 0) - (w[i] < 0), l2 = (double)0.3F;
+        double size = fabs((double)g[i]) + 0.125 + l2 * fabs((double)w[i]);
+        assert_within(updated[i], w[i] - 0.5 * (g[i] + 0.125 * sign + l2 * w[i]),
+                      bound_gamma(6) * (fabs((double)w[i]) + 0.5 * size));
+    }
+    free(w);
+    free(g);
+    free(updated);
+    b->release(b, beta);
+    b->release(b, gradient);
+}
+
 int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(update_sgd),
         cmocka_unit_test(update_sgd_momentum),
         cmocka_unit_test(update_adadelta),
         cmocka_unit_test(update_adam),
+        cmocka_unit_test(decay_pulls_weights_to_zero),
         cmocka_unit_test(select_largest_equals_a_full_sort),
         cmocka_unit_test(select_largest_breaks_ties_to_the_lower_index),
         cmocka_unit_test(select_largest_refuses_what_is_no_number),

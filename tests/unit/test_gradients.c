@@ -92,7 +92,7 @@ static double *upstream(const struct check *k, const double *a) {
 static double cancellation(const struct check *k, const double *a, const double *da) {
     double *w = mapped(k->w, k->weights, 1), *b = mapped(k->b, k->biases, 1);
     double *x = mapped(k->x, k->inputs, 1), *terms = reference_array(k->linear), size = 0;
-    reference_linear_forward(&k->desc, k->pass.samples, w, b, x, terms);
+    reference_linear_forward(&k->desc, &k->pass, w, b, x, terms);
     for (size_t i = 0; i < k->linear; i++)
         size += da[i] * (fabs(a[i]) + terms[i]);
     double roundings = (double)(k->weights + k->outputs + 16) * 0x1p-53;
@@ -126,7 +126,7 @@ static void compare_all(struct check *k, const double *da) {
                         reference_array(k->inputs)};
     double *gradient[3] = {reference_array(k->weights), reference_array(k->biases),
                            reference_array(k->inputs)};
-    reference_linear_backward(&k->desc, k->pass.samples, w3, x3, da, cubes[0], cubes[1], cubes[2]);
+    reference_linear_backward(&k->desc, &k->pass, w3, x3, da, cubes[0], cubes[1], cubes[2]);
     reference_block_backward_double(&k->desc, &k->pass, k->w, k->b, k->x, k->c, gradient[0],
                                     gradient[1], gradient[2]);
     compare(k, "dweights", k->w, k->weights, gradient[0], cubes[0]);
@@ -142,7 +142,7 @@ static void compare_all(struct check *k, const double *da) {
 
 static void check_run(struct check *k) {
     double *z = reference_array(k->linear), *a = reference_array(k->linear);
-    reference_linear_forward(&k->desc, k->pass.samples, k->w, k->b, k->x, z);
+    reference_linear_forward(&k->desc, &k->pass, k->w, k->b, k->x, z);
     for (size_t i = 0; i < k->linear; i++)
         a[i] = reference_activate(k->desc.activation, z[i]);
     silence_undecided(k, z, a);
@@ -209,6 +209,7 @@ GROUP_TEST(conv_activation, GROUP_CONV_ACTIVATION, 8)
 GROUP_TEST(dense, GROUP_DENSE, 7)
 GROUP_TEST(pass, GROUP_PASS, 5)
 GROUP_TEST(dropout, GROUP_DROPOUT, 6)
+GROUP_TEST(dropconnect, GROUP_DROPCONNECT, 5)
 
 /* The third derivative of log-sum-exp in one logit is p(1-p)(1-2p), at most 1/(6 sqrt 3). */
 static void softmax_cross_entropy(void **state) {
@@ -245,6 +246,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(dense),
         cmocka_unit_test(pass),
         cmocka_unit_test(dropout),
+        cmocka_unit_test(dropconnect),
         cmocka_unit_test(softmax_cross_entropy),
     };
     return RUN_TESTS(tests, argc, argv);

@@ -9,12 +9,13 @@ struct table {
 };
 
 static const struct table tables[] = {
-    {layer_kind_names, LAYER_KIND_COUNT, "conv dense maxpool dropout "},
+    {layer_kind_names, LAYER_KIND_COUNT, "conv dense maxpool dropout dropconnect batchnorm "},
     {activation_names, ACTIVATION_COUNT, "none relu sigmoid tanh "},
     {initializer_names, INITIALIZER_COUNT, "glorot_uniform he_normal he_uniform "},
     {optimizer_names, OPTIMIZER_COUNT, "sgd adadelta adam "},
     {schedule_names, SCHEDULE_COUNT, "none linear geometric fsa fsa_exponential cubic oneshot "},
     {schedule_unit_names, SCHEDULE_UNIT_COUNT, "updates events epochs "},
+    {inference_names, INFERENCE_COUNT, "mean sample "},
     {prune_scope_names, SCOPE_COUNT, "layer global "},
 };
 enum { TABLES = sizeof tables / sizeof tables[0] };

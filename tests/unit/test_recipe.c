@@ -384,7 +384,7 @@ static void the_table_of_keys_lists_every_key(void **state) {
         "  prune.layers: ",
         "      none, linear, geometric, fsa, fsa_exponential, cubic or oneshot; default \"none\"\n",
         "  filters [conv]: output channels\n      an integer from 1 to 65536; required\n",
-        "  activation [conv] [dense]: ",
+        "  activation [conv] [dense] [batchnorm]: ",
         "; default \"data/mnist\"\n"};
     char *text;
     size_t size;

@@ -159,16 +159,16 @@ static void networks(void **state) {
          "1: network: expected a list of layers: ( { type = \"...\"; ... }, ... )"},
         {"network = (\n 3 );",
          "2: layer 1 of network is not a group; expected { type = \"...\"; ... }"},
-        {LAYER("{ units = 3; }"),
-         "2: layer 1 of network has no key 'type'; expected conv, dense, maxpool or dropout"},
+        {LAYER("{ units = 3; }"), "2: layer 1 of network has no key 'type'; expected conv, dense, "
+                                  "maxpool, dropout, dropconnect or batchnorm"},
         {LAYER("{ type = \"cnov\"; filters = 3; }"),
-         "2: type of layer 1 of network: found text 'cnov', expected conv, dense, maxpool or "
-         "dropout; nearest: 'conv'"},
+         "2: type of layer 1 of network: found text 'cnov', expected conv, dense, "
+         "maxpool, dropout, dropconnect or batchnorm; nearest: 'conv'"},
         {LAYER("{ type = \"linear\"; units = 3; }"),
-         "2: type of layer 1 of network: found text 'linear', expected conv, dense, maxpool or "
-         "dropout"},
+         "2: type of layer 1 of network: found text 'linear', expected conv, dense, "
+         "maxpool, dropout, dropconnect or batchnorm"},
         {LAYER("{ type = 1; }"), "2: type of layer 1 of network: found integer 1, expected conv, "
-                                 "dense, maxpool or dropout"},
+                                 "dense, maxpool, dropout, dropconnect or batchnorm"},
         {LAYER("{ type = \"conv\"; kernel = 3; }"),
          "2: network.conv1: a conv layer needs the key 'filters': an integer from 1 to 65536"},
         {LAYER("{ type = \"conv\"; filters = 3; }"),

@@ -49,7 +49,8 @@ static struct outcome run_block(const struct block_desc *desc, int samples, int 
     uint32_t ids[SAMPLES_MAX];
     for (int i = 0; i < samples; i++)
         ids[i] = (uint32_t)(i * i + 5);
-    const struct block_pass pass = {samples, true, 99, 3, ids};
+    const struct block_pass pass = {
+        .samples = samples, .training = true, .seed = 99, .update = 3, .sample_ids = ids};
     struct block_plan *plan;
     assert_ok(backend->block_plan_create(backend, desc, samples, false, &plan));
     assert_ok(backend->block_plan_load_weights(plan, weights, bias));
@@ -241,7 +242,7 @@ static struct polls polls_of_backward(const struct block_desc *desc, int samples
     const size_t out = shape_size(desc->output) * (size_t)samples;
     float *weights = numbers(block_weights(desc), 1), *bias = numbers(block_biases(desc), 2);
     float *x = numbers(in, 3), *dx = numbers(in, 4), *y = numbers(out, 5), *dy = numbers(out, 6);
-    const struct block_pass pass = {samples, false, 0, 0, NULL};
+    const struct block_pass pass = {.samples = samples};
     struct polls polls = {0, 0};
     struct block_plan *plan;
     assert_ok(backend->block_plan_create(backend, desc, samples, false, &plan));

@@ -1,6 +1,7 @@
 /* What follows a linear map, for one sample: activation, pooling, dropout, and their gradients. */
 #include "elementary.h"
 #include "isa.h"
+#include "philox.h"
 
 /* ---- activations ---- */
 
@@ -162,49 +163,6 @@ static void pool_backward(const struct block_desc *desc, float keep, const uint8
 
 /* ---- dropout ---- */
 
-/* Philox4x32-10 (rng.h) of HALF_LANES counters, one in each 64-bit lane; only the low halves
- * count, since a multiplication takes no other. */
-struct philox {
-    wide c0, c1, c2, c3;
-};
-
-enum { UNITS_AT_ONCE = 4 * HALF_LANES, STRANDS = 2, DRAWS = STRANDS * UNITS_AT_ONCE };
-
-static inline struct philox philox_round(struct philox p, uint32_t key0, uint32_t key1) {
-    const wide product0 = wide_multiply(p.c0, wide_set(0xD2511F53U));
-    const wide product1 = wide_multiply(p.c2, wide_set(0xCD9E8D57U));
-    return (struct philox){.c0 = (product1 >> 32) ^ p.c1 ^ wide_set(key0),
-                           .c1 = product1,
-                           .c2 = (product0 >> 32) ^ p.c3 ^ wide_set(key1),
-                           .c3 = product0};
-}
-
-static inline void philox_store(struct philox p, uint32_t words[UNITS_AT_ONCE]) {
-    const wide low = wide_set(UINT32_MAX);
-    const wide first = (p.c0 & low) | p.c1 << 32, second = (p.c2 & low) | p.c3 << 32;
-    for (int lane = 0; lane < HALF_LANES; lane++) {
-        const uint64_t four[] = {first[lane], second[lane]};
-        memcpy(words + 4 * lane, four, sizeof four);
-    }
-}
-
-/* The words of the groups that follow counter.group; several strands, since a round must wait for
- * the one before. */
-static void draw(uint64_t seed, struct rng_counter counter, uint32_t words[DRAWS]) {
-    struct philox strands[STRANDS];
-    uint32_t key0 = (uint32_t)seed, key1 = (uint32_t)(seed >> 32);
-    for (int s = 0; s < STRANDS; s++)
-        strands[s] = (struct philox){wide_count(counter.group + (uint32_t)s * HALF_LANES),
-                                     wide_set(counter.sample), wide_set(counter.time),
-                                     wide_set(counter.stream)};
-    for (int round = 0; round < 10; round++, key0 += 0x9E3779B9U, key1 += 0xBB67AE85U)
-#pragma GCC unroll 4
-        for (int s = 0; s < STRANDS; s++)
-            strands[s] = philox_round(strands[s], key0, key1);
-    for (int s = 0; s < STRANDS; s++)
-        philox_store(strands[s], words + s * UNITS_AT_ONCE);
-}
-
 static void drop_units(const uint32_t *restrict words, float rate, size_t units, float *restrict y,
                        uint8_t *restrict state) {
     const float scale = 1.0F / (1.0F - rate);
@@ -221,7 +179,7 @@ static void drop(uint64_t seed, struct rng_counter counter, float rate, size_t u
     uint32_t words[DRAWS];
     for (size_t first = 0; first < units; first += DRAWS, counter.group += DRAWS / 4) {
         const size_t left = units - first;
-        draw(seed, counter, words);
+        philox_draw(seed, counter, words);
         drop_units(words, rate, left < DRAWS ? left : DRAWS, y + first, state + first);
     }
 }

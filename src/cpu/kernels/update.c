@@ -60,6 +60,16 @@ static void update_adam(const struct update_args *args, struct update_vectors v,
     }
 }
 
+/* Adds the gradient of l1 |w| + l2 / 2 w^2. */
+static void decay(const struct update_args *args, struct update_vectors v, size_t count) {
+    const float l1 = args->l1, l2 = args->l2;
+#pragma omp simd
+    for (size_t j = 0; j < count; j++) {
+        const float w = v.beta[j];
+        v.gradient[j] += l2 * w + (w > 0.0F ? l1 : w < 0.0F ? -l1 : 0.0F);
+    }
+}
+
 static void update(const struct update_args *args, struct update_vectors vectors, size_t count) {
     static void (*const updates[OPTIMIZER_COUNT])(const struct update_args *, struct update_vectors,
                                                   size_t) = {
@@ -67,6 +77,8 @@ static void update(const struct update_args *args, struct update_vectors vectors
         [OPTIMIZER_ADADELTA] = update_adadelta,
         [OPTIMIZER_ADAM] = update_adam,
     };
+    if (args->l1 != 0.0F || args->l2 != 0.0F)
+        decay(args, vectors, count);
     updates[args->kind](args, vectors, count);
 }
 

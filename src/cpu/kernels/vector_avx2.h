@@ -49,6 +49,14 @@ static inline vec vec_fma(vec a, vec b, vec c) {
 static inline vec vec_max(vec a, vec b) {
     return _mm256_max_ps(a, b);
 }
+static inline unsigned vec_mask_bits(vec_mask m) {
+    return (unsigned)_mm256_movemask_ps(m);
+}
+static inline vec_mask vec_mask_of(unsigned bits) {
+    const __m256i lane = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
+    const __m256i set = _mm256_and_si256(_mm256_set1_epi32((int)bits), lane);
+    return _mm256_castsi256_ps(_mm256_cmpeq_epi32(set, lane));
+}
 static inline vec_mask vec_equal(vec a, vec b) {
     return _mm256_cmp_ps(a, b, _CMP_EQ_OQ);
 }

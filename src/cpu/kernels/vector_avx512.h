@@ -45,6 +45,12 @@ static inline vec vec_fma(vec a, vec b, vec c) {
 static inline vec vec_max(vec a, vec b) {
     return _mm512_max_ps(a, b);
 }
+static inline unsigned vec_mask_bits(vec_mask m) {
+    return m;
+}
+static inline vec_mask vec_mask_of(unsigned bits) {
+    return (vec_mask)bits;
+}
 static inline vec_mask vec_equal(vec a, vec b) {
     return _mm512_cmp_ps_mask(a, b, _CMP_EQ_OQ);
 }

@@ -52,6 +52,15 @@ static inline vec vec_fma(vec a, vec b, vec c) {
 static inline vec vec_select(vec_mask m, vec a, vec b) {
     return (vec)((m & (vec_mask)a) | (~m & (vec_mask)b));
 }
+/** A bit for each lane of a mask, the first the lowest; and back. */
+static inline unsigned vec_mask_bits(vec_mask m) {
+    return (unsigned)((m[0] & 1) | (m[1] & 2) | (m[2] & 4) | (m[3] & 8));
+}
+static inline vec_mask vec_mask_of(unsigned bits) {
+    const vec_mask lane = {1, 2, 4, 8},
+                   all = {(int32_t)bits, (int32_t)bits, (int32_t)bits, (int32_t)bits};
+    return (all & lane) != 0;
+}
 static inline vec_mask vec_equal(vec a, vec b) {
     return (vec_mask)(a == b);
 }
