@@ -12,6 +12,8 @@ struct comm_mpi {
     MPI_Request *requests;
     int first, count, capacity; /* requests first .. count - 1 are under way, oldest first */
     int poll_code;              /* what a request failed with inside poll */
+    MPI_Win *windows;           /* of mapped memory */
+    int windows_count;
     bool finalises;
 };
 
@@ -132,11 +134,84 @@ static enum status mpi_barrier(struct communicator *c) {
     return check(MPI_Barrier(s->others), "MPI_Barrier");
 }
 
+/* ---- mapped memory ---- */
+
+/* All ranks must want it, and find themselves on one node; failures are told as "no". */
+static enum status all_can(struct communicator *c, bool can, bool *all) {
+    int64_t cannot = !can;
+    TRY(mpi_sum_integers(c, &cannot, 1));
+    *all = cannot == 0;
+    return ST_OK;
+}
+
+static bool may_map(const struct communicator *c) {
+    const char *wanted = getenv("ESPALIER_SHARED_MEMORY");
+    return c->size > 1 && c->local_size == c->size && (wanted == NULL || strcmp(wanted, "0") != 0);
+}
+
+/* Each rank's memory on pages of its own. */
+static bool open_window(struct comm_mpi *s, size_t bytes, void **mine, MPI_Win *window) {
+    MPI_Info info;
+    if (MPI_Info_create(&info) != MPI_SUCCESS)
+        return false;
+    MPI_Info_set(info, "alloc_shared_noncontig", "true");
+    int code = MPI_Win_allocate_shared((MPI_Aint)bytes, 1, info, s->others, (void *)mine, window);
+    MPI_Info_free(&info);
+    return code == MPI_SUCCESS;
+}
+
+static bool find_maps(struct communicator *c, MPI_Win window, void **maps) {
+    bool found = MPI_Win_lock_all(MPI_MODE_NOCHECK, window) == MPI_SUCCESS;
+    for (int rank = 0; found && rank < c->size; rank++) {
+        MPI_Aint bytes;
+        int unit;
+        found =
+            MPI_Win_shared_query(window, rank, &bytes, &unit, (void *)&maps[rank]) == MPI_SUCCESS;
+    }
+    return found;
+}
+
+static enum status keep_window(struct comm_mpi *s, MPI_Win window) {
+    MPI_Win *windows = realloc(s->windows, ((size_t)s->windows_count + 1) * sizeof(MPI_Win));
+    if (windows == NULL)
+        FAIL(ST_MEMORY, "out of memory");
+    s->windows = windows;
+    s->windows[s->windows_count++] = window;
+    return ST_OK;
+}
+
+static enum status mpi_map(struct communicator *c, size_t bytes, void **maps) {
+    struct comm_mpi *s = c->state;
+    bool all;
+    memset(maps, 0, (size_t)c->size * sizeof *maps);
+    TRY(all_can(c, may_map(c), &all));
+    if (!all)
+        return ST_OK;
+    void *mine = NULL;
+    MPI_Win window = MPI_WIN_NULL;
+    TRY(all_can(c, open_window(s, bytes, &mine, &window), &all));
+    if (!all)
+        return ST_OK; /* a window that some have and others not cannot be freed */
+    TRY_TOGETHER(c, keep_window(s, window));
+    memset(mine, 0, bytes);
+    TRY(all_can(c, find_maps(c, window, maps), &all)); /* and all memory is zeroed */
+    if (!all)
+        memset(maps, 0, (size_t)c->size * sizeof *maps);
+    return ST_OK;
+}
+
 /* ---- life ---- */
 
 static void mpi_abort(struct communicator *c, int code) {
     (void)c;
     MPI_Abort(MPI_COMM_WORLD, code);
+}
+
+static void free_windows(struct comm_mpi *s) {
+    for (int i = 0; i < s->windows_count; i++) {
+        MPI_Win_unlock_all(s->windows[i]);
+        MPI_Win_free(&s->windows[i]);
+    }
 }
 
 static void free_communicator(MPI_Comm *comm) {
@@ -151,11 +226,13 @@ static void mpi_destroy(struct communicator *c) {
     int finalized = 0;
     MPI_Finalized(&finalized);
     if (!finalized) {
+        free_windows(s);
         free_communicator(&s->sums);
         free_communicator(&s->others);
         if (s->finalises)
             MPI_Finalize();
     }
+    free(s->windows);
     free(s->requests);
     free(s);
     c->state = NULL;
@@ -205,6 +282,7 @@ static const struct communicator operations = {
     .broadcast = mpi_broadcast,
     .allgather = mpi_allgather,
     .barrier = mpi_barrier,
+    .map = mpi_map,
     .abort = mpi_abort,
     .destroy = mpi_destroy,
 };

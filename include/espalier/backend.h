@@ -122,7 +122,8 @@ struct update_args {
 
 struct backend {
     const char *name;
-    int threads; /* that it computes with */
+    int threads;      /* that it computes with */
+    bool host_memory; /* device pointers may point to any memory of the host */
 
     /* ---- memory ---- */
     /** Zeroed device memory of `bytes` (0 is legal), 64-byte aligned; `release` frees it. */

@@ -36,6 +36,10 @@ struct communicator {
     /** Rank r's `count` bytes land at all[r * count] on every rank. Collective. */
     enum status (*allgather)(struct communicator *, const void *mine, void *all, size_t count);
     enum status (*barrier)(struct communicator *);
+    /** Memory that all ranks can read and write: maps[r] is `bytes` of rank r's, zeroed, which live
+     *  as long as the communicator. All are NULL for one rank, where the ranks are on several
+     *  nodes or memory cannot be mapped, and when $ESPALIER_SHARED_MEMORY is 0. Collective. */
+    enum status (*map)(struct communicator *, size_t bytes, void **maps);
 
     /** End all ranks at once with exit code `code`. Not collective; does not return (except in
      *  `single`, where there is nobody else to end). */

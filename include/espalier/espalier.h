@@ -29,6 +29,7 @@
 #include <espalier/safetensors.h>
 #include <espalier/schedule.h>
 #include <espalier/shape.h>
+#include <espalier/sharing.h>
 #include <espalier/status.h>
 #include <espalier/survivors.h>
 #include <espalier/threads.h>

@@ -52,6 +52,7 @@ struct network {
     int parameters_count;
     struct parameter *parameters;
     float *beta, *gradient; /* device [count] */
+    bool vectors_are_lent;  /* beta and gradient are not the network's own */
     size_t count;           /* survivors and biases */
     size_t original_count;  /* what count was at first */
 };
@@ -77,6 +78,10 @@ enum status network_create(const struct recipe *recipe, struct shape input, int 
                            struct backend *backend, struct network **network);
 
 void network_destroy(struct network *network);
+
+/** Move beta and gradient to device memory of the caller's, [original_count] each, which must
+ *  outlive the network. */
+enum status network_move_vectors(struct network *network, float *beta, float *gradient);
 
 /** Draw the initial weights by each layer's initialiser; biases are 0 (initializer.h). */
 enum status network_initialize(struct network *network, uint64_t seed);

@@ -19,8 +19,14 @@ enum status optimizer_create(struct network *network, const struct train_setting
                              struct optimizer *optimizer);
 void optimizer_destroy(struct optimizer *optimizer); /* legal on a zeroed optimizer */
 
-/** Update beta by the gradient and materialise the weights. Decay (train.l1, train.l2) is that of
- *  connections: biases and batch normalisation have none. Not collective: the gradient is
+/** Begin an update: those parts of beta that optimizer_update takes belong to one step. */
+void optimizer_begin(struct optimizer *optimizer);
+
+/** Update beta[begin .. begin + count - 1] by the gradient there. Decay (train.l1, train.l2) is
+ * that of connections: biases and batch normalisation have none. Not collective. */
+enum status optimizer_update(struct optimizer *optimizer, size_t begin, size_t count);
+
+/** Update all of beta and materialise the weights. Not collective: the gradient is
  *  already the mean over the global batch, the same on all ranks. */
 enum status optimizer_step(struct optimizer *optimizer);
 

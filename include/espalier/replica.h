@@ -11,6 +11,7 @@
 #include <espalier/evaluate.h>
 #include <espalier/network.h>
 #include <espalier/optimizer.h>
+#include <espalier/sharing.h>
 
 /** Seconds spent in the phases of updates, added up. On a device that queues its work, a phase
  *  holds the time of those before it that had not finished. */
@@ -23,7 +24,8 @@ struct replica {
     struct communicator *communicator;
     struct backend *backend;
     struct network *network;
-    struct optimizer optimizer;
+    struct optimizer optimizer; /* its states: see replica_complete */
+    struct sharing sharing;     /* of updates, among the ranks of one node */
     struct device_dataset data;
     uint32_t *permutation;        /* host [data.count] */
     uint32_t *device_permutation; /* device [data.count] */
@@ -39,6 +41,14 @@ struct replica {
 enum status replica_create(const struct recipe *recipe, struct communicator *communicator,
                            const struct dataset *train, struct replica *replica);
 void replica_destroy(struct replica *replica); /* legal on a zeroed replica */
+
+/** Let the ranks share the work of updates, where they can. To be called once, when all ranks have
+ *  created their replicas. Collective. */
+enum status replica_join(struct replica *replica);
+
+/** Make the optimizer's states complete on every rank: between updates that ranks share, each has
+ *  those of its share alone. To be called before the states are read or renumbered. Collective. */
+enum status replica_complete(struct replica *replica);
 
 /** Draw the epoch's permutation of the training set (1 is the first). */
 enum status replica_shuffle(struct replica *replica, int epoch);

@@ -83,6 +83,7 @@ static enum status prepare_rank(struct bench *b, int argc, char **argv) {
 
 static enum status prepare(struct bench *b, int argc, char **argv) {
     TRY_TOGETHER(b->communicator, prepare_rank(b, argc, argv));
+    TRY(replica_join(&b->replica));
     if (b->density == 0)
         return ST_OK;
     return pruner_prune_to(&b->pruner, b->density, 0, b->replica.optimizer.states,

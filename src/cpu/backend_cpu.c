@@ -43,6 +43,7 @@ static void cpu_destroy(struct backend *backend) {
 
 static const struct backend table = {
     .name = "cpu",
+    .host_memory = true,
     .alloc = cpu_alloc,
     .release = cpu_release,
     .upload = cpu_copy,

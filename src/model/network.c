@@ -107,6 +107,13 @@ enum status network_create(const struct recipe *recipe, struct shape input, int 
     return status;
 }
 
+static void release_vectors(struct network *network) {
+    if (network->vectors_are_lent)
+        return;
+    network->backend->release(network->backend, network->beta);
+    network->backend->release(network->backend, network->gradient);
+}
+
 void network_destroy(struct network *network) {
     if (network == NULL)
         return;
@@ -121,11 +128,22 @@ void network_destroy(struct network *network) {
         backend->release(backend, network->parameters[i].dense);
         backend->release(backend, network->parameters[i].dense_gradient);
     }
-    backend->release(backend, network->beta);
-    backend->release(backend, network->gradient);
+    release_vectors(network);
     free(network->parameters);
     free(network->blocks);
     free(network);
+}
+
+enum status network_move_vectors(struct network *network, float *beta, float *gradient) {
+    struct backend *backend = network->backend;
+    size_t bytes = network->count * sizeof *beta;
+    TRY(backend->copy(backend, beta, network->beta, bytes));
+    TRY(backend->copy(backend, gradient, network->gradient, bytes));
+    release_vectors(network);
+    network->vectors_are_lent = true;
+    network->beta = beta;
+    network->gradient = gradient;
+    return network_materialize(network);
 }
 
 /* ---- parameters ---- */

@@ -33,6 +33,10 @@ void optimizer_destroy(struct optimizer *optimizer) {
     memset(optimizer, 0, sizeof *optimizer);
 }
 
+void optimizer_begin(struct optimizer *optimizer) {
+    optimizer->step++;
+}
+
 static enum status update_range(struct optimizer *optimizer, const struct update_args *args,
                                 size_t offset, size_t count) {
     struct network *network = optimizer->network;
@@ -44,18 +48,23 @@ static enum status update_range(struct optimizer *optimizer, const struct update
 }
 
 /* Parameter by parameter, since they do not all decay. */
-static enum status update_with_decay(struct optimizer *optimizer, struct update_args *args) {
+static enum status update_with_decay(struct optimizer *optimizer, struct update_args *args,
+                                     size_t begin, size_t end) {
     const struct network *network = optimizer->network;
     for (int i = 0; i < network->parameters_count; i++) {
         const struct parameter *p = &network->parameters[i];
+        const size_t first = p->offset > begin ? p->offset : begin;
+        const size_t last = p->offset + p->count < end ? p->offset + p->count : end;
+        if (first >= last)
+            continue;
         args->l1 = p->is_weight ? (float)optimizer->settings->l1 : 0.0F;
         args->l2 = p->is_weight ? (float)optimizer->settings->l2 : 0.0F;
-        TRY(update_range(optimizer, args, p->offset, p->count));
+        TRY(update_range(optimizer, args, first, last - first));
     }
     return ST_OK;
 }
 
-enum status optimizer_step(struct optimizer *optimizer) {
+enum status optimizer_update(struct optimizer *optimizer, size_t begin, size_t count) {
     const struct optimizer_settings *settings = &optimizer->settings->optimizer;
     struct update_args args = {
         .kind = settings->kind,
@@ -66,11 +75,15 @@ enum status optimizer_step(struct optimizer *optimizer) {
         .beta1 = (float)settings->beta1,
         .beta2 = (float)settings->beta2,
         .nesterov = settings->nesterov,
-        .step = ++optimizer->step,
+        .step = optimizer->step,
     };
     if (optimizer->settings->l1 > 0 || optimizer->settings->l2 > 0)
-        TRY(update_with_decay(optimizer, &args));
-    else
-        TRY(update_range(optimizer, &args, 0, optimizer->network->count));
+        return update_with_decay(optimizer, &args, begin, begin + count);
+    return update_range(optimizer, &args, begin, count);
+}
+
+enum status optimizer_step(struct optimizer *optimizer) {
+    optimizer_begin(optimizer);
+    TRY(optimizer_update(optimizer, 0, optimizer->network->count));
     return network_materialize(optimizer->network);
 }

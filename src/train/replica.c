@@ -60,9 +60,31 @@ void replica_destroy(struct replica *replica) {
     device_dataset_destroy(&replica->data);
     optimizer_destroy(&replica->optimizer);
     network_destroy(replica->network);
+    sharing_destroy(&replica->sharing);
     backend->destroy(backend);
     free(replica->permutation);
     memset(replica, 0, sizeof *replica);
+}
+
+static bool shares(const struct replica *r) {
+    return r->sharing.maps != NULL;
+}
+
+/* Memory of the host is what the ranks can map. */
+enum status replica_join(struct replica *r) {
+    if (!r->backend->host_memory)
+        return ST_OK;
+    TRY(sharing_create(r->communicator, r->network->original_count, &r->sharing));
+    if (!shares(r))
+        return ST_OK;
+    return network_move_vectors(r->network, r->sharing.beta, r->sharing.gradient);
+}
+
+enum status replica_complete(struct replica *r) {
+    for (int i = 0; shares(r) && i < OPTIMIZER_STATES_MAX; i++)
+        if (r->optimizer.states[i] != NULL)
+            TRY(sharing_complete(&r->sharing, r->optimizer.states[i], r->network->count));
+    return ST_OK;
 }
 
 enum status replica_shuffle(struct replica *replica, int epoch) {
@@ -74,6 +96,8 @@ enum status replica_shuffle(struct replica *replica, int epoch) {
 
 static enum status gradient_ready(void *context, size_t offset, size_t count) {
     struct replica *r = context;
+    if (shares(r))
+        return ST_OK; /* the others will read it where it is */
     return r->communicator->allreduce_start(r->communicator, r->network->gradient + offset, count);
 }
 
@@ -109,12 +133,49 @@ static enum status compute_gradient(struct replica *r, const struct block_pass *
     end_phase(&r->seconds.loss, mark);
     const struct gradient_sink sink = {
         .ready = gradient_ready,
-        .poll = {.call = r->communicator->size > 1 ? poll_communicator : NULL, .context = r},
+        .poll = {.call = r->communicator->size > 1 && !shares(r) ? poll_communicator : NULL,
+                 .context = r},
         .context = r};
     TRY(network_backward(r->network, pass, r->x, &sink));
     end_phase(&r->seconds.backward, mark);
+    return ST_OK;
+}
+
+/* The gradient is summed over the ranks; each updates all parameters. */
+static enum status update_all(struct replica *r, double *mark) {
     TRY(r->communicator->allreduce_wait(r->communicator));
     end_phase(&r->seconds.wait, mark);
+    TRY(optimizer_step(&r->optimizer));
+    end_phase(&r->seconds.update, mark);
+    return ST_OK;
+}
+
+/* In parts that stay in the second cache between the sum and the update. */
+static enum status update_own(struct replica *r) {
+    enum { PART = 1 << 16 };
+    const struct share own = sharing_share(&r->sharing, r->network->count, r->communicator->rank);
+    optimizer_begin(&r->optimizer);
+    for (size_t done = 0; done < own.count; done += PART) {
+        const size_t count = own.count - done < PART ? own.count - done : PART;
+        sharing_sum(&r->sharing, (struct share){own.begin + done, count});
+        TRY(optimizer_update(&r->optimizer, own.begin + done, count));
+    }
+    return ST_OK;
+}
+
+/* Each rank sums and updates its share, and takes the others' from them. The next gradient is not
+ * written before the second meeting, when all have read this one, and the next update not before
+ * the first meeting of the next step, when all have taken their shares of this one. */
+static enum status update_share(struct replica *r, double *mark) {
+    sharing_meet(&r->sharing);
+    end_phase(&r->seconds.wait, mark);
+    TRY(update_own(r));
+    end_phase(&r->seconds.update, mark);
+    sharing_meet(&r->sharing);
+    end_phase(&r->seconds.wait, mark);
+    sharing_fetch(&r->sharing, r->network->count);
+    TRY(network_materialize(r->network));
+    end_phase(&r->seconds.update, mark);
     return ST_OK;
 }
 
@@ -129,8 +190,7 @@ enum status replica_update(struct replica *r, struct slice window) {
                                     .ranks = {sum_over_ranks, r}};
     double mark = monotonic_seconds();
     TRY(compute_gradient(r, &pass, window.count, &mark));
-    TRY(optimizer_step(&r->optimizer));
-    end_phase(&r->seconds.update, &mark);
+    TRY(shares(r) ? update_share(r, &mark) : update_all(r, &mark));
     r->step++;
     return ST_OK;
 }

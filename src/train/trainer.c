@@ -111,6 +111,7 @@ static void print_plan(struct trainer *t) {
 static enum status prepare(struct trainer *t) {
     t->start_seconds = monotonic_seconds();
     TRY_TOGETHER(t->communicator, prepare_rank(t));
+    TRY(replica_join(&t->replica));
     TRY_TOGETHER(t->communicator, prepare_run_dir(t)); /* not before all ranks can train */
     TRY(pruner_compare_replicas(&t->pruner, 0));       /* equal from the start, or not at all */
     print_plan(t);
@@ -133,6 +134,8 @@ static void release(struct trainer *t) {
 static enum status prune(struct trainer *t) {
     double begin = monotonic_seconds();
     bool pruned = false;
+    if (schedule_event(&t->pruner.schedule, t->replica.step) > 0)
+        TRY(replica_complete(&t->replica));
     TRY(pruner_step(&t->pruner, t->replica.step, t->replica.optimizer.states, OPTIMIZER_STATES_MAX,
                     &pruned));
     if (!pruned)

@@ -2,7 +2,7 @@
 
 import os
 
-from program import SOURCE, ProgramTest, largest_difference, model, read_events, summary
+from program import SOURCE, ProgramTest, environment, largest_difference, model, read_events, summary
 
 SMOOTH = os.path.join(SOURCE, "tests", "fixtures", "smooth.cfg")
 REGULARISED = os.path.join(SOURCE, "tests", "fixtures", "regularised.cfg")
@@ -117,6 +117,22 @@ class Repeatability(ProgramTest):
     def test_same_ranks_give_same_bits(self):
         runs = [self.train("ann_a", name, self.SETTINGS, ranks=3) for name in ("one", "two")]
         self.assertEqual(*(summary(r)["weights_sha256"] for r in runs))
+
+    def shared_or_sent(self, *settings):
+        """Digests of a run whose ranks share memory and of one whose ranks send."""
+        runs = [self.train("ann_a", f"shared{wanted}", self.SETTINGS + list(settings), ranks=2,
+                           env=environment(ESPALIER_SHARED_MEMORY=wanted))
+                for wanted in ("1", "0")]
+        return [summary(r)["weights_sha256"] for r in runs]
+
+    def test_shared_updates_are_those_of_an_all_reduce(self):
+        """Of two ranks: a + b has no order. Pruning renumbers Adadelta's state, which each rank
+        has of its share alone, after updates 10 and 20; 10 more depend on it."""
+        self.assertEqual(*self.shared_or_sent("train.steps=30"))
+
+    def test_shared_momentum_is_that_of_an_all_reduce(self):
+        self.assertEqual(*self.shared_or_sent("train.optimizer=sgd", "train.learning_rate=0.05",
+                                              "train.momentum=0.9", "train.steps=30"))
 
     def test_threads_do_not_change_the_bits(self):
         runs = [

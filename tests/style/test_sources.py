@@ -29,7 +29,7 @@ HEADERS = {
     "prune": "prune schedule survivors",
     "io": "events model run_dir run_record safetensors",
     "report": "report",
-    "train": "evaluate optimizer replica trainer",
+    "train": "evaluate optimizer replica sharing trainer",
 }
 MODULE_OF_HEADER = {h: module for module, names in HEADERS.items() for h in names.split()}
 LEVEL = {module: level for level, modules in enumerate(LEVELS) for module in modules}
