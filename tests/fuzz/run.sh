@@ -21,7 +21,9 @@ corpus=tests/fuzz/corpus
 longest=4096 # bytes of an input
 # libconfig itself loses a few bytes of a text at a syntax error.
 export LSAN_OPTIONS=suppressions=tests/fuzz/leaks.txt:print_suppressions=0
-limits=(-max_len=$longest -malloc_limit_mb=16 -rss_limit_mb=1024 -timeout=60)
+# What is found must not end with libFuzzer's 77, which is the code of a skipped test.
+limits=(-error_exitcode=1 -timeout_exitcode=1 -oom_exitcode=1
+    -max_len="$longest" -malloc_limit_mb=16 -rss_limit_mb=1024 -timeout=60)
 
 find_clang() {
     local name
