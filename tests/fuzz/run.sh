@@ -22,7 +22,7 @@ longest=4096 # bytes of an input
 # libconfig itself loses a few bytes of a text at a syntax error.
 export LSAN_OPTIONS=suppressions=tests/fuzz/leaks.txt:print_suppressions=0
 # What is found must not end with libFuzzer's 77, which is the code of a skipped test.
-limits=(-error_exitcode=1 -timeout_exitcode=1 -oom_exitcode=1
+limits=(-error_exitcode=1 -timeout_exitcode=1
     -max_len="$longest" -malloc_limit_mb=16 -rss_limit_mb=1024 -timeout=60)
 
 find_clang() {
@@ -48,6 +48,7 @@ words() {
     case "$1" in
     recipe) sources=(jobs/recipes/*.cfg src/config/keys.c src/base/kinds.c) ;;
     safetensors) sources=(src/io/safetensors.c) ;;
+    report) sources=(src/io/run_record.c src/io/events.c) ;;
     model) sources=(jobs/recipes/*.cfg src/config/keys.c src/io/safetensors.c src/io/model.c) ;;
     *) return 0 ;; # no language
     esac
