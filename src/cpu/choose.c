@@ -18,6 +18,8 @@ struct choice {
 /* Best first: a direction takes the first that applies and pays. */
 static const struct choice choices[] = {
     {"sparse", BLOCK_CONV, backward_sparse_applies, NULL, NULL, &backward_sparse},
+    {"winograd", BLOCK_CONV, forward_winograd_applies, forward_winograd_pays, &forward_winograd,
+     NULL},
     {"direct", BLOCK_CONV, NULL, NULL, &forward_direct, &backward_direct},
     {"dropconnect", BLOCK_DENSE, dropconnect_applies, NULL, &forward_dropconnect,
      &backward_dropconnect},

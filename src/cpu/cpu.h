@@ -73,14 +73,17 @@ struct backward_kind {
                            const struct backward_args *args);
 };
 
-extern const struct forward_kind forward_direct, forward_dense, forward_dropconnect, forward_norm,
-    forward_pass;
+extern const struct forward_kind forward_direct, forward_winograd, forward_dense,
+    forward_dropconnect, forward_norm, forward_pass;
 extern const struct backward_kind backward_direct, backward_dense, backward_dropconnect,
     backward_norm, backward_pass, backward_sparse;
 
-/** Which convolutions a kind computes, where it does not compute all. */
+/** Which convolutions a kind computes, where it does not compute all; and of those, which it
+ *  computes faster than the others. */
 bool backward_sparse_applies(const struct block_desc *desc);
 bool dropconnect_applies(const struct block_desc *desc);
+bool forward_winograd_applies(const struct block_desc *desc);
+bool forward_winograd_pays(const struct block_desc *desc);
 
 /** block_plan_load_statistics of a BLOCK_NORM. */
 void norm_load_statistics(struct block_plan *plan, float *statistics);

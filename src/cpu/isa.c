@@ -10,6 +10,7 @@
     extern const struct norm_kernels norm_kernels_##isa;                                           \
     extern const struct epilogue_kernels epilogue_kernels_##isa;                                   \
     extern const struct direct_kernels direct_kernels_##isa;                                       \
+    extern const struct winograd_kernels winograd_kernels_##isa;                                   \
     extern const struct sparse_kernels sparse_kernels_##isa;                                       \
     extern const struct product_kernels product_kernels_##isa;                                     \
     extern const struct pointwise_kernels pointwise_kernels_##isa;
@@ -18,8 +19,8 @@
         .isa = #name, .lanes = width, .update = &update_kernels_##name,                            \
         .connect = &connect_kernels_##name, .norm = &norm_kernels_##name,                          \
         .epilogue = &epilogue_kernels_##name, .direct = &direct_kernels_##name,                    \
-        .sparse = &sparse_kernels_##name, .product = &product_kernels_##name,                      \
-        .pointwise = &pointwise_kernels_##name                                                     \
+        .winograd = &winograd_kernels_##name, .sparse = &sparse_kernels_##name,                    \
+        .product = &product_kernels_##name, .pointwise = &pointwise_kernels_##name                 \
     }
 
 DECLARE_KERNELS(baseline)

@@ -111,6 +111,58 @@ struct direct_kernels {
     void (*relu_backward)(size_t count, const float *y, const float *dy, float *dz);
 };
 
+/** Tiles of a convolution of 3 x 3 at stride 1: each is 4 x 4 pixels of the output, and sees 6 x 6
+ *  of the image. They are numbered in row-major order; those that reach beyond the output or see
+ *  beyond the image are cut off there. */
+struct winograd_tiles {
+    int first, count;
+};
+
+/** Pixels of a tile's side; points of its transforms. */
+enum { WINOGRAD_TILE = 4, WINOGRAD_POINTS = 36 };
+
+struct winograd_layer {
+    int height, width, channels; /* of the image */
+    int padding;
+    int columns; /* tiles in a row of the output */
+};
+
+/** Where the tiles' outputs go. */
+struct winograd_output {
+    int pool;                    /* 2: maxima of windows of 2 x 2 and their places; 1: all pixels */
+    int height, width, channels; /* of y; what does not fit is cut off */
+    int columns;                 /* tiles in a row */
+    int row;                     /* of tiles, that y begins with */
+    const float *bias;
+    float floor; /* y = max(floor, bias + ..); a NaN stays one */
+    float *y;
+    uint8_t *state; /* as y; places in the windows */
+};
+
+/** Memory that will be used next, to be fetched while products are computed. */
+struct winograd_ahead {
+    const char *memory;
+    size_t bytes;
+};
+
+enum { WINOGRAD_AHEAD = 3 };
+
+/** Winograd's convolution F(4x4, 3x3), a block of tiles of one image at a time. Filters come in
+ *  pairs of vectors; where the last pair has no channel for its second, `vectors` is 1. */
+struct winograd_kernels {
+    /** One vector of filters: taps [channels][9][lanes] -> weights [points][channels][width]. */
+    void (*weights)(int channels, int width, const float *taps, float *weights);
+    /** x -> seen [vectors of channels][tiles][points][lanes]. */
+    void (*input)(const struct winograd_layer *layer, struct winograd_tiles tiles, const float *x,
+                  float *seen);
+    /** sums [points][tiles][vectors][lanes] = seen * weights [points][channels][vectors][lanes]. */
+    void (*multiply)(int channels, int vectors, int tiles, const float *seen, const float *weights,
+                     const struct winograd_ahead ahead[WINOGRAD_AHEAD], float *sums);
+    /** The sums of the filters from `channel` on -> y, state. */
+    void (*output)(const struct winograd_output *output, struct winograd_tiles tiles, int channel,
+                   int vectors, const float *sums);
+};
+
 /** A gradient that is not zero, at one pixel of a convolution's output. */
 struct sparse_entry {
     int32_t offset; /* floats from the slab's begin to the first that the pixel sees */
@@ -220,6 +272,7 @@ struct kernels {
     const struct norm_kernels *norm;
     const struct epilogue_kernels *epilogue;
     const struct direct_kernels *direct;
+    const struct winograd_kernels *winograd;
     const struct sparse_kernels *sparse;
     const struct product_kernels *product;
     const struct pointwise_kernels *pointwise;

@@ -1,0 +1,311 @@
+/* Winograd convolution F(4x4, 3x3), forward: blocks of tiles whose transforms stay in the second
+ * cache, and outputs that are pooled on their way out. */
+#include "conv_direct.h"
+
+#include <math.h>
+#include <string.h>
+
+enum { KERNEL = 3, AREA = KERNEL * KERNEL };
+
+/* What the transforms of a block of tiles may take, beside the weights: bytes. */
+enum { BLOCK_BYTES = 128 * 1024 };
+
+struct forward {
+    struct winograd_layer layer;
+    int rows;       /* of tiles that make anything */
+    int band;       /* rows of tiles that end where windows end */
+    int block;      /* tiles at once, at most */
+    float *taps;    /* [channels][9][lanes]: weights on their way to their transform */
+    float *weights; /* as kernels.h says, a pair of vectors of filters after the other */
+    float *zeros;   /* no bias, [filters] */
+};
+
+bool forward_winograd_applies(const struct block_desc *desc) {
+    return desc->kernel == KERNEL && desc->stride == 1;
+}
+
+static int quotient_up(int a, int b) {
+    return (a + b - 1) / b;
+}
+
+/* Measured against direct convolution: below 6 channels the transforms cost what the products save
+ * (0.6 to 1.1 times its speed at 2 to 4 channels on AVX-512), and so they do where more than half
+ * of the tiles' pixels are beyond the output (0.7 times at 5 x 5 pixels). */
+bool forward_winograd_pays(const struct block_desc *desc) {
+    const long long rows = quotient_up(desc->linear.height, WINOGRAD_TILE);
+    const long long columns = quotient_up(desc->linear.width, WINOGRAD_TILE);
+    const long long pixels = (long long)desc->linear.height * desc->linear.width;
+    return desc->input.channels >= 6 &&
+           2 * pixels >= rows * columns * WINOGRAD_TILE * WINOGRAD_TILE;
+}
+
+/* ---- geometry ---- */
+
+static int greatest_common_divisor(int a, int b) {
+    return b == 0 ? a : greatest_common_divisor(b, a % b);
+}
+
+/* The kernels pool by 2 themselves; other windows need their rows in memory. */
+static bool pools_in_memory(const struct block_desc *desc) {
+    return desc->pool > 2;
+}
+
+/* Floats of a tile's transforms: of what it sees, and of the sums of a pair of vectors. */
+static size_t seen_floats(const struct block_plan *plan) {
+    return WINOGRAD_POINTS * whole_vectors(plan, plan->desc.input.channels);
+}
+
+static size_t sums_floats(const struct block_plan *plan) {
+    return WINOGRAD_POINTS * 2 * (size_t)plan->kernels->lanes;
+}
+
+static size_t transform_floats(const struct block_plan *plan) {
+    const struct forward *forward = plan->forward;
+    return (size_t)forward->block * (seen_floats(plan) + sums_floats(plan));
+}
+
+static size_t band_floats(const struct block_plan *plan) {
+    const struct forward *forward = plan->forward;
+    const struct shape linear = plan->desc.linear;
+    if (!pools_in_memory(&plan->desc))
+        return 0;
+    return (size_t)(forward->band * WINOGRAD_TILE) * (size_t)linear.width * (size_t)linear.channels;
+}
+
+static int tiles_at_once(const struct block_plan *plan, int most) {
+    const size_t bytes = (seen_floats(plan) + sums_floats(plan)) * sizeof(float);
+    const int fit = (int)(BLOCK_BYTES / bytes);
+    return fit < 1 ? 1 : fit < most ? fit : most;
+}
+
+static void plan_tiles(const struct block_plan *plan, struct forward *forward) {
+    const struct block_desc *desc = &plan->desc;
+    const int rows = quotient_up(desc->output.height * desc->pool, WINOGRAD_TILE);
+    const int columns = quotient_up(desc->output.width * desc->pool, WINOGRAD_TILE);
+    const int band = desc->pool / greatest_common_divisor(desc->pool, WINOGRAD_TILE);
+    forward->layer = (struct winograd_layer){.height = desc->input.height,
+                                             .width = desc->input.width,
+                                             .channels = desc->input.channels,
+                                             .padding = desc->padding,
+                                             .columns = columns};
+    forward->rows = rows;
+    forward->band = pools_in_memory(desc) && band < rows ? band : rows;
+    forward->block = tiles_at_once(plan, forward->band * columns);
+}
+
+static enum status forward_create(struct block_plan *plan, size_t *scratch_floats) {
+    const struct block_desc *desc = &plan->desc;
+    const size_t filters = whole_vectors(plan, desc->linear.channels);
+    const size_t channels = (size_t)desc->input.channels;
+    struct forward *forward;
+    TRY(ARENA_ARRAY(plan->arena, 1, &forward));
+    plan->forward = forward;
+    plan_tiles(plan, forward);
+    *scratch_floats = transform_floats(plan) + band_floats(plan);
+    TRY(ARENA_ARRAY(plan->arena, channels * AREA * (size_t)plan->kernels->lanes, &forward->taps));
+    TRY(ARENA_ARRAY(plan->arena, filters, &forward->zeros));
+    return arena_alloc(plan->arena, channels * WINOGRAD_POINTS, filters * sizeof(float),
+                       (void **)&forward->weights);
+}
+
+/* ---- weights ---- */
+
+/* Vectors of filters in the pair that begins with filter k. */
+static int vectors_of(const struct block_plan *plan, int k) {
+    return plan->desc.linear.channels - k > plan->kernels->lanes ? 2 : 1;
+}
+
+/* Where the weights of that pair begin. */
+static float *weights_of(const struct block_plan *plan, int k) {
+    const struct forward *forward = plan->forward;
+    return forward->weights + WINOGRAD_POINTS * (size_t)plan->desc.input.channels * (size_t)k;
+}
+
+static void forward_load(struct block_plan *plan) {
+    const struct forward *forward = plan->forward;
+    const struct kernels *kernels = plan->kernels;
+    const int channels = plan->desc.input.channels, filters = plan->desc.linear.channels;
+    const int lanes = kernels->lanes, taps = channels * AREA;
+    for (int k = 0; k < filters; k += lanes) {
+        const int first = k - k % (2 * lanes), count = filters - k < lanes ? filters - k : lanes;
+        kernels->product->transpose(count, taps, plan->weights + (size_t)k * (size_t)taps,
+                                    (size_t)taps, forward->taps, (size_t)lanes);
+        kernels->winograd->weights(channels, vectors_of(plan, first) * lanes, forward->taps,
+                                   weights_of(plan, first) + (k - first));
+    }
+}
+
+/* ---- forward ---- */
+
+/* What the outputs of an image, or of a band of it, become. */
+static struct winograd_output output_of(const struct block_plan *plan) {
+    const struct block_desc *desc = &plan->desc;
+    const struct forward *forward = plan->forward;
+    return (struct winograd_output){.pool = desc->pool,
+                                    .height = desc->output.height,
+                                    .width = desc->output.width,
+                                    .channels = desc->linear.channels,
+                                    .columns = forward->layer.columns,
+                                    .bias = plan->bias,
+                                    .floor =
+                                        desc->activation == ACTIVATION_RELU ? 0.0F : -INFINITY};
+}
+
+/* An image on its way, and the one after it (NULL: none). */
+struct image {
+    const float *x, *next;
+    float *y;
+    uint8_t *state;
+};
+
+/* Rows of tiles first .. end - 1. */
+struct tile_rows {
+    int first, end;
+};
+
+static struct tile_rows rows_of(const struct forward *forward, struct winograd_tiles tiles) {
+    const int columns = forward->layer.columns;
+    return (struct tile_rows){tiles.first / columns, (tiles.first + tiles.count - 1) / columns + 1};
+}
+
+/* Rows first .. end - 1 of an image, as far as they are inside. */
+static struct winograd_ahead ahead_of(const void *image, size_t row_bytes, int height, int first,
+                                      int end) {
+    first = first < 0 ? 0 : first;
+    end = end > height ? height : end;
+    if (image == NULL || first >= end)
+        return (struct winograd_ahead){NULL, 0};
+    return (struct winograd_ahead){(const char *)image + (size_t)first * row_bytes,
+                                   (size_t)(end - first) * row_bytes};
+}
+
+/* What is used after the products of some tiles: where their outputs go, and what as many tiles
+ * after them see. */
+static void look_ahead(const struct forward *forward, struct winograd_tiles tiles,
+                       const struct image *image, const struct winograd_output *output,
+                       struct winograd_ahead ahead[WINOGRAD_AHEAD]) {
+    const struct winograd_layer *layer = &forward->layer;
+    const size_t values = (size_t)output->width * (size_t)output->channels;
+    const size_t pixels = (size_t)layer->width * (size_t)layer->channels;
+    const int made = WINOGRAD_TILE / output->pool;
+    const struct tile_rows rows = rows_of(forward, tiles);
+    const int first = (rows.first - output->row) * made, end = (rows.end - output->row) * made;
+    ahead[0] = ahead_of(output->y, values * sizeof *output->y, output->height, first, end);
+    ahead[1] = ahead_of(output->state, values, output->height, first, end);
+    tiles.first += tiles.count;
+    const bool more = tiles.first < forward->rows * layer->columns;
+    tiles.first = more ? tiles.first : 0;
+    const struct tile_rows seen = rows_of(forward, tiles);
+    ahead[2] = ahead_of(more ? image->x : image->next, pixels * sizeof *image->x, layer->height,
+                        seen.first * WINOGRAD_TILE - layer->padding,
+                        seen.end * WINOGRAD_TILE - layer->padding + KERNEL - 1);
+}
+
+static void block_of_tiles(const struct block_plan *plan, struct winograd_tiles tiles,
+                           const struct image *image, const struct winograd_output *output) {
+    const struct forward *forward = plan->forward;
+    const struct winograd_kernels *kernels = plan->kernels->winograd;
+    float *seen = plan_scratch(plan), *sums = seen + (size_t)tiles.count * seen_floats(plan);
+    struct winograd_ahead ahead[WINOGRAD_AHEAD], nothing[WINOGRAD_AHEAD] = {{NULL, 0}};
+    look_ahead(forward, tiles, image, output, ahead);
+    kernels->input(&forward->layer, tiles, image->x, seen);
+    for (int k = 0; k < output->channels; k += 2 * plan->kernels->lanes) {
+        const int vectors = vectors_of(plan, k);
+        kernels->multiply(forward->layer.channels, vectors, tiles.count, seen, weights_of(plan, k),
+                          k == 0 ? ahead : nothing, sums);
+        kernels->output(output, tiles, k, vectors, sums);
+    }
+}
+
+/* Some rows of tiles, in blocks as equal as can be. */
+static void rows_of_tiles(const struct block_plan *plan, struct tile_rows rows,
+                          const struct image *image, const struct winograd_output *output) {
+    const struct forward *forward = plan->forward;
+    const int columns = forward->layer.columns, tiles = (rows.end - rows.first) * columns;
+    const int blocks = quotient_up(tiles, forward->block);
+    struct winograd_tiles block = {.first = rows.first * columns};
+    for (int i = 0; i < blocks; i++, block.first += block.count) {
+        block.count = tiles / blocks + (i < tiles % blocks);
+        block_of_tiles(plan, block, image, output);
+    }
+}
+
+/* Bands of an image, which are pooled from memory. */
+static void forward_bands(const struct block_plan *plan, const struct image *image) {
+    const struct forward *forward = plan->forward;
+    const struct block_desc *desc = &plan->desc;
+    const int high = forward->band * WINOGRAD_TILE / desc->pool; /* windows in a band */
+    float *band = plan_scratch(plan) + transform_floats(plan), *y = image->y;
+    uint8_t *state = image->state;
+    struct winograd_output output = output_of(plan);
+    struct block_desc windows = *desc;
+    output.pool = 1;
+    output.width = desc->linear.width;
+    output.y = band;
+    for (int row = 0, above = 0; row < forward->rows; row += forward->band, above += high) {
+        const int left = desc->output.height - above;
+        windows.output.height = left < high ? left : high;
+        output.height = windows.output.height * desc->pool;
+        output.row = row;
+        rows_of_tiles(plan,
+                      (struct tile_rows){row, row + quotient_up(output.height, WINOGRAD_TILE)},
+                      image, &output);
+        plan->kernels->epilogue->pool(&windows, band, y, state);
+        y += shape_size(windows.output);
+        state += shape_size(windows.output);
+    }
+}
+
+static void forward_whole(const struct block_plan *plan, const struct image *image) {
+    const struct forward *forward = plan->forward;
+    struct winograd_output output = output_of(plan);
+    output.y = image->y;
+    output.state = image->state;
+    rows_of_tiles(plan, (struct tile_rows){0, forward->rows}, image, &output);
+}
+
+static void forward_image(const struct block_plan *plan, const struct block_pass *pass, int n,
+                          const struct image *image) {
+    const struct forward *forward = plan->forward;
+    const struct block_desc *desc = &plan->desc;
+    const size_t units = shape_size(desc->output), channels = (size_t)desc->output.channels;
+    if (pools_in_memory(desc))
+        forward_bands(plan, image);
+    else
+        forward_whole(plan, image);
+    /* All activations ascend, so that the maximum of a window may be taken before. */
+    if (desc->activation != ACTIVATION_RELU && desc->activation != ACTIVATION_NONE)
+        plan->kernels->epilogue->activate(desc->activation, units / channels, channels,
+                                          forward->zeros, image->y, image->y);
+    if (desc->pool == 1 && plan_drops(plan, pass))
+        memset(image->state, 0, units);
+    epilogue_dropout(plan, pass, n, image->y);
+}
+
+static int take(int *next) {
+    int taken;
+#pragma omp atomic capture
+    taken = (*next)++;
+    return taken;
+}
+
+/* Each thread takes an image while it is still at the one before, so that it can fetch it. */
+static void forward_run(struct block_plan *plan, const struct block_pass *pass, const float *x,
+                        float *y) {
+    const size_t inputs = shape_size(plan->desc.input), outputs = shape_size(plan->desc.output);
+    int next = 0;
+#pragma omp parallel num_threads(plan->threads)
+    for (int n = take(&next); n < pass->samples;) {
+        const int after = take(&next);
+        const struct image image = {.x = x + (size_t)n * inputs,
+                                    .next =
+                                        after < pass->samples ? x + (size_t)after * inputs : NULL,
+                                    .y = y + (size_t)n * outputs,
+                                    .state = plan->state + (size_t)n * outputs};
+        forward_image(plan, pass, n, &image);
+        n = after;
+    }
+}
+
+const struct forward_kind forward_winograd = {"winograd", forward_create, forward_load,
+                                              forward_run};
