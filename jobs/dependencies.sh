@@ -42,6 +42,8 @@ test_needs=(
 )
 # For tests that are skipped without them.
 test_wants=(
+    "gcc-aarch64-linux-gnu has_command aarch64-linux-gnu-gcc"
+    "libc6-dev-arm64-cross has_command aarch64-linux-gnu-gcc"
     "clang-14     has_clang"
     "libclang-rt-14-dev has_libfuzzer"
     "slurmctld    has_command slurmctld"

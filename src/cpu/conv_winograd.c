@@ -307,5 +307,5 @@ static void forward_run(struct block_plan *plan, const struct block_pass *pass, 
     }
 }
 
-const struct forward_kind forward_winograd = {"winograd", forward_create, forward_load,
-                                              forward_run};
+const struct forward_kind forward_winograd = {
+    .name = "winograd", .create = forward_create, .load = forward_load, .run = forward_run};

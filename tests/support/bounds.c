@@ -1,5 +1,6 @@
 #include "bounds.h"
 #include "block_reference.h"
+#include "bounds_winograd.h"
 
 #include <float.h>
 #include <math.h>
@@ -90,20 +91,29 @@ static void bound_output(const struct block_bounds *b, const struct block_pass *
         }
 }
 
+static void bound_winograd(struct block_bounds *b) {
+    free(b->z_error);
+    b->z_error = winograd_errors(&b->desc, b->pass.samples, b->weights, b->bias, b->x);
+}
+
 static void bound_activated(struct block_bounds *b, const struct block_pass *pass, size_t linear) {
     reference_linear_forward(&b->desc, pass, b->weights, b->bias, b->x, b->z);
-    bound_linear(b, pass, linear);
+    if (b->winograd)
+        bound_winograd(b);
+    else
+        bound_linear(b, pass, linear);
     bound_activation(b, linear);
 }
 
 void bounds_create(struct block_bounds *b, const struct block_desc *desc,
-                   const struct block_pass *pass, const float *weights, const float *bias,
-                   const float *x) {
+                   const struct block_pass *pass, bool winograd, const float *weights,
+                   const float *bias, const float *x) {
     size_t samples = (size_t)pass->samples, inputs = samples * shape_size(desc->input);
     size_t linear = samples * shape_size(desc->linear),
            outputs = samples * shape_size(desc->output);
     *b = (struct block_bounds){.desc = *desc,
                                .pass = *pass,
+                               .winograd = winograd,
                                .weights = widen(weights, block_weights(desc)),
                                .bias = widen(bias, block_biases(desc)),
                                .x = widen(x, inputs),

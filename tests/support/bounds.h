@@ -26,6 +26,7 @@ double bound_gamma(double roundings);
 struct block_bounds {
     struct block_desc desc;
     struct block_pass pass; /* of training; sample_ids on the host, borrowed */
+    bool winograd;          /* the forward pass is Winograd's: bounds_winograd.h */
     double *weights, *bias, *x;
     double *z, *z_error;                 /* [linear] */
     double *activated, *activated_error; /* [linear] */
@@ -37,10 +38,11 @@ struct block_bounds {
     size_t ambiguous;      /* outputs that were given no gradient */
 };
 
-/** Widen the inputs and compute the forward passes, training and evaluation, with their bounds. */
+/** Widen the inputs and compute the forward passes, training and evaluation, with their bounds:
+ *  those of sums of products, or of Winograd's algorithm. */
 void bounds_create(struct block_bounds *bounds, const struct block_desc *desc,
-                   const struct block_pass *pass, const float *weights, const float *bias,
-                   const float *x);
+                   const struct block_pass *pass, bool winograd, const float *weights,
+                   const float *bias, const float *x);
 
 /** Set dy [samples][output] to 0 where a decision is within rounding of another, then compute the
  *  backward pass at dy with its bounds. */

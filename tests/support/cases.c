@@ -112,6 +112,23 @@ const struct block_case block_cases[] = {
     CONV(CONV_SPARSE, 14, 13,  2,  3, 2, 3, 1, RELU,    2, 0,     5), /* stride > kernel */
     CONV(CONV_SPARSE, 85, 21,  1,  2, 3, 1, 0, RELU,    2, 0,     1), /* 2 to 6 bands */
 
+    /* Tiles of 4 x 4: one pixel, one tile, tiles that are cut off; padding on all sides and beyond;
+     * channels beside and on multiples of 4, 8 and 16; blocks of tiles; windows across tiles. */
+    CONV(CONV_WINOGRAD,  3,  3,  1,  1, 3, 1, 0, NONE,    1, 0,     3),
+    CONV(CONV_WINOGRAD,  6,  8,  1,  3, 3, 1, 0, SIGMOID, 2, 0.25F, 3),
+    CONV(CONV_WINOGRAD,  6,  6,  8,  8, 3, 1, 0, TANH,    1, 0,     3),
+    CONV(CONV_WINOGRAD,  7,  9,  6,  5, 3, 1, 0, RELU,    2, 0,     3), /* 5 x 7 by 2 */
+    CONV(CONV_WINOGRAD,  8,  8, 16, 16, 3, 1, 1, RELU,    2, 0.25F, 3),
+    CONV(CONV_WINOGRAD,  7,  8, 17, 19, 3, 1, 2, NONE,    2, 0,     1),
+    CONV(CONV_WINOGRAD,  5,  4,  9,  7, 3, 1, 3, RELU,    1, 0,     3), /* tiles of padding only */
+    CONV(CONV_WINOGRAD,  6, 34,  8, 40, 3, 1, 0, RELU,    1, 0.5F,  1),
+    CONV(CONV_WINOGRAD,  9, 13, 12, 10, 3, 1, 1, RELU,    2, 0,     3),
+    CONV(CONV_WINOGRAD, 10, 18, 131, 2, 3, 1, 0, NONE,    1, 0,     1), /* several blocks */
+    CONV(CONV_WINOGRAD, 11, 13,  7, 12, 3, 1, 1, RELU,    3, 0.25F, 3), /* 11 x 13 by 3 */
+    CONV(CONV_WINOGRAD, 30,  8,  6,  4, 3, 1, 0, RELU,    3, 0,     2), /* bands of 12 rows */
+    CONV(CONV_WINOGRAD, 12, 12,  8,  6, 3, 1, 0, NONE,    4, 0,     2),
+    CONV(CONV_WINOGRAD, 26,  9,  6, 17, 3, 1, 1, NONE,    5, 0.5F,  1), /* bands of 20 rows */
+
     DENSE(DENSE,       1,  1,  1,  1, NONE,    0,     3),
     DENSE(DENSE,       1,  1, 17,  1, SIGMOID, 0,     3), /* one unit */
     DENSE(DENSE,       1,  1,  1, 13, TANH,    0,     3), /* one input */
@@ -153,6 +170,7 @@ const struct block_case block_cases[] = {
     PASS(BATCH_SIZE,   4,  4,  2, 2, 0.25F, 128),
 
     CONV(EMPTY_BATCH,  8,  8,  2,  4, 3, 1, 0, RELU,    2, 0.25F, 0),
+    CONV(EMPTY_BATCH, 10, 10,  8,  8, 3, 1, 0, RELU,    2, 0.25F, 0),
     DENSE(EMPTY_BATCH, 1,  1, 24, 12, TANH,    0.5F,  0),
     PASS(EMPTY_BATCH,  4,  4,  2, 2, 0.25F, 0),
 

@@ -1,13 +1,14 @@
 #include "hold_blocks.h"
 #include "block_reference.h"
 #include "bounds.h"
+#include "bounds_winograd.h"
 #include "check.h"
 
 #include <math.h>
 #include <pthread.h>
 #include <stdlib.h>
 
-enum { LAYER = 3, UPDATE = 41, SPARE_SAMPLES = 2 };
+enum { LAYER = 3, UPDATE = 41, SPARE_SAMPLES = 2, MOST_HELD = 16 };
 static const uint64_t seed = 0x5eed5eed5eedull;
 
 /* What a row is run on, host side. */
@@ -222,23 +223,34 @@ static void hold(struct backend *b, const struct block_case *row, const struct b
 }
 
 static struct block_bounds expect(const struct block_case *row, const struct block_desc *desc,
-                                  const struct inputs *in) {
+                                  const struct inputs *in, bool winograd) {
     struct block_pass pass = {.samples = row->samples,
                               .training = true,
                               .seed = seed,
                               .update = UPDATE,
                               .sample_ids = in->ids};
     struct block_bounds want;
-    bounds_create(&want, desc, &pass, in->weights, in->bias, in->x);
+    bounds_create(&want, desc, &pass, winograd, in->weights, in->bias, in->x);
     return want;
 }
 
-void hold_rounded(struct backend *const *backends, int count, const struct block_case *row) {
-    struct block_desc desc = case_desc(row, LAYER);
-    struct inputs in = inputs_create(&desc, row->samples, case_floats);
-    struct block_bounds want = expect(row, &desc, &in);
+/* Backends whose forward pass of a block is, or is not, Winograd's; returns how many. */
+static int pick(struct backend *const *backends, int count, const struct block_desc *desc,
+                bool winograd, struct backend **picked) {
+    int found = 0;
+    for (int i = 0; i < count; i++)
+        if (winograd_is_used(backends[i], desc) == winograd)
+            picked[found++] = backends[i];
+    return found;
+}
+
+static void hold_rounded_on(struct backend *const *backends, int count,
+                            const struct block_case *row, const struct block_desc *desc,
+                            bool winograd) {
+    struct inputs in = inputs_create(desc, row->samples, case_floats);
+    struct block_bounds want = expect(row, desc, &in, winograd);
     bounds_backward(&want, in.dy);
-    size_t outputs = sizes_of(&desc, row->samples).y;
+    size_t outputs = sizes_of(desc, row->samples).y;
     if (want.ambiguous * 20 > outputs)
         fail_msg("%s: %zu of %zu outputs are undecided: the inputs show too little", case_text(row),
                  want.ambiguous, outputs);
@@ -248,23 +260,71 @@ void hold_rounded(struct backend *const *backends, int count, const struct block
     inputs_destroy(&in);
 }
 
-void hold_exact(struct backend *const *backends, int count, const struct block_case *row) {
-    struct block_desc desc = case_desc(row, LAYER);
-    if (desc.activation != ACTIVATION_NONE)
-        desc.activation = ACTIVATION_RELU;
-    desc.dropout = desc.dropout > 0 ? 0.5F : 0;
-    desc.dropconnect = desc.dropconnect > 0 ? 0.5F : 0;
-    struct inputs in = inputs_create(&desc, row->samples, case_integers);
-    struct block_bounds want = expect(row, &desc, &in);
-    size_t outputs = sizes_of(&desc, row->samples).y;
+/* Weights of 576 = 4 * 4 * 6 * 6 and pixels that are 0 or 1 with a sign, few of them where there
+ * are many channels: Winograd's transforms are integers, and exact while they are below 2^24. */
+static void make_whole(const struct block_desc *desc, int samples, struct inputs *in) {
+    const size_t few = ((size_t)desc->input.channels + 7) / 8;
+    for (size_t i = 0; i < block_weights(desc); i++)
+        in->weights[i] = 576.0F * (float)((in->weights[i] > 0) - (in->weights[i] < 0));
+    for (size_t i = 0; i < (size_t)samples * shape_size(desc->input); i++)
+        in->x[i] = i % few == 0 ? (float)((in->x[i] > 0) - (in->x[i] < 0)) : 0;
+}
+
+static void check_whole(const struct block_case *row, const struct block_bounds *want) {
+    double *magnitudes =
+        winograd_magnitudes(&want->desc, want->pass.samples, want->weights, want->x);
+    for (size_t i = 0; i < (size_t)want->pass.samples * shape_size(want->desc.linear); i++)
+        if (magnitudes[i] + 3 >= 0x1p24)
+            fail_msg("%s: sums of up to %g are not exact", case_text(row), magnitudes[i]);
+    free(magnitudes);
+}
+
+static void hold_exact_on(struct backend *const *backends, int count, const struct block_case *row,
+                          const struct block_desc *desc, bool winograd) {
+    struct inputs in = inputs_create(desc, row->samples, case_integers);
+    if (winograd)
+        make_whole(desc, row->samples, &in);
+    struct block_bounds want = expect(row, desc, &in, winograd);
+    if (winograd)
+        check_whole(row, &want);
+    size_t outputs = sizes_of(desc, row->samples).y;
     double *dy = reference_array(outputs);
     for (size_t i = 0; i < outputs; i++)
         dy[i] = in.dy[i];
-    reference_block_backward_double(&desc, &want.pass, want.weights, want.bias, want.x, dy,
+    reference_block_backward_double(desc, &want.pass, want.weights, want.bias, want.x, dy,
                                     want.dweights, want.dbias, want.dx);
     free(dy);
     for (int i = 0; i < count; i++)
         hold(backends[i], row, &want, &in, true);
     bounds_destroy(&want);
     inputs_destroy(&in);
+}
+
+typedef void hold_on(struct backend *const *backends, int count, const struct block_case *row,
+                     const struct block_desc *desc, bool winograd);
+
+/* Each plan against what it can be held against. */
+static void hold_apart(struct backend *const *backends, int count, const struct block_case *row,
+                       const struct block_desc *desc, hold_on *hold) {
+    struct backend *picked[MOST_HELD];
+    assert_true(count <= MOST_HELD);
+    for (int winograd = 0; winograd <= 1; winograd++) {
+        int found = pick(backends, count, desc, winograd == 1, picked);
+        if (found > 0)
+            hold(picked, found, row, desc, winograd == 1);
+    }
+}
+
+void hold_rounded(struct backend *const *backends, int count, const struct block_case *row) {
+    struct block_desc desc = case_desc(row, LAYER);
+    hold_apart(backends, count, row, &desc, hold_rounded_on);
+}
+
+void hold_exact(struct backend *const *backends, int count, const struct block_case *row) {
+    struct block_desc desc = case_desc(row, LAYER);
+    if (desc.activation != ACTIVATION_NONE)
+        desc.activation = ACTIVATION_RELU;
+    desc.dropout = desc.dropout > 0 ? 0.5F : 0;
+    desc.dropconnect = desc.dropconnect > 0 ? 0.5F : 0;
+    hold_apart(backends, count, row, &desc, hold_exact_on);
 }

@@ -7,11 +7,13 @@
 
 #include "cases.h"
 
-/** Random inputs: evaluation, training and backward are within the bounds of bounds.h. */
+/** Random inputs: evaluation, training and backward are within the bounds of bounds.h, each plan
+ *  within those of its algorithm. At most 16 backends. */
 void hold_rounded(struct backend *const *backends, int count, const struct block_case *row);
 
 /** Small integers under relu or none, dropout 0 or 1/2: every sum is exact in float, in any order,
- *  so results equal the reference's, with all their ties. */
+ *  so results equal the reference's, with all their ties. Plans that transform get inputs whose
+ *  transforms are integers. */
 void hold_exact(struct backend *const *backends, int count, const struct block_case *row);
 
 #endif

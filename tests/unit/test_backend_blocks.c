@@ -21,19 +21,24 @@ static void hold_group(enum case_group group, const char *conv, hold_row *hold) 
         backends[i]->destroy(backends[i]);
 }
 
-/* Convolutions that only add up products of weights and inputs: exact on small integers. */
-static const char *const exact_convs[] = {"direct", "sparse"};
+/* Convolutions that are exact on the integers that suit them. */
+static const char *const exact_convs[] = {"direct", "sparse", "winograd"};
 
 static void hold_group_exact(enum case_group group) {
     for (size_t i = 0; i < sizeof exact_convs / sizeof exact_convs[0]; i++)
         hold_group(group, exact_convs[i], hold_exact);
 }
 
+/* The convolution whose rows are not all chosen for it. */
+static const char *conv_of(enum case_group group) {
+    return group == GROUP_CONV_WINOGRAD ? "winograd" : NULL;
+}
+
 /* Two tests a group: NAME on random inputs, NAME_exact on small integers. */
 #define GROUP_TESTS(name, group)                                                                   \
     static void name(void **state) {                                                               \
         (void)state;                                                                               \
-        hold_group(group, NULL, hold_rounded);                                                     \
+        hold_group(group, conv_of(group), hold_rounded);                                           \
     }                                                                                              \
     static void name##_exact(void **state) {                                                       \
         (void)state;                                                                               \
@@ -49,6 +54,7 @@ GROUP_TESTS(conv_activation, GROUP_CONV_ACTIVATION)
 GROUP_TESTS(conv_tiles, GROUP_CONV_TILES)
 GROUP_TESTS(conv_direct, GROUP_CONV_DIRECT)
 GROUP_TESTS(conv_sparse, GROUP_CONV_SPARSE)
+GROUP_TESTS(conv_winograd, GROUP_CONV_WINOGRAD)
 GROUP_TESTS(dense, GROUP_DENSE)
 GROUP_TESTS(pass, GROUP_PASS)
 GROUP_TESTS(dropout, GROUP_DROPOUT)
@@ -137,6 +143,8 @@ int main(int argc, char **argv) {
         cmocka_unit_test(conv_direct_exact),
         cmocka_unit_test(conv_sparse),
         cmocka_unit_test(conv_sparse_exact),
+        cmocka_unit_test(conv_winograd),
+        cmocka_unit_test(conv_winograd_exact),
         cmocka_unit_test(dense),
         cmocka_unit_test(dense_exact),
         cmocka_unit_test(pass),
