@@ -3,8 +3,8 @@
  *
  *    y = A' ((G g G') * (B' d B)) A    g: 3 x 3 of the weights, d: 6 x 6 pixels, y: 4 x 4 pixels
  *
- * A sum over channels of products at each of the 36 points takes the place of nine times as many
- * for 16 pixels: four times fewer multiplications. The lanes of a vector are channels. */
+ * For each channel that a tile sees, 36 products take the place of 9 for each of its 16 pixels:
+ * four times fewer. The lanes of a vector are channels. */
 #include "isa.h"
 
 #define INLINE static inline __attribute__((always_inline)) /* so that what is constant is so */
