@@ -1,13 +1,14 @@
 /* What the machine's multiply-and-add units reach at best, for other figures to be held against.
  *
  * usage: fma_peak THREADS. Prints one JSON object: threads, vector_bits, gflops (the fastest of
- * several bursts, each of all threads together). Compiled for the machine that it runs on. */
+ * several bursts, each of all threads together). Compiled once for each instruction set; a set without
+ * fused operations multiplies, then adds. */
 #include <errno.h>
 #include <omp.h>
 #include <stdio.h>
 #include <stdlib.h>
 
-/* As wide as this machine's registers are. */
+/* As wide as the set's registers are. */
 typedef float vector __attribute__((vector_size(__BIGGEST_ALIGNMENT__)));
 
 enum {

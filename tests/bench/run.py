@@ -14,12 +14,15 @@ import signal
 import subprocess
 import sys
 import tempfile
+from dataclasses import replace
 
-from table import Case, case_tables, readme
+from table import Case, case_tables, fastest_settings, readme
 
 SOURCE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 PEER = os.path.join(SOURCE, "tests", "peers", "torch_mnist.py")
 THREADS = 2  # cores that either side gets
+ROUNDS = 3
+FASTEST = 2  # settings of PyTorch that later rounds repeat
 WARM_UP, EVALUATION_WARM_UP = 20, 2  # steps; espalier bench's own
 RUN_SECONDS = 900  # after which a run is given up
 
@@ -32,6 +35,19 @@ PEERS = {
                                   ("2 processes x 1 thread", 2, 1))
     for blas in ("1", None)
 }
+
+
+# What holds a program to an instruction set. Left alone, both sides take the best that they find.
+HELD_TO = {
+    "avx512": {"ESPALIER_ISA": "avx512"},
+    "avx2": {"ESPALIER_ISA": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "DNNL_MAX_CPU_ISA": "AVX2",
+             "ATEN_CPU_CAPABILITY": "avx2", "OPENBLAS_CORETYPE": "Haswell"},
+    "baseline": {"ESPALIER_ISA": "baseline", "ONEDNN_MAX_CPU_ISA": "SSE41",
+                 "DNNL_MAX_CPU_ISA": "SSE41", "ATEN_CPU_CAPABILITY": "default",
+                 "OPENBLAS_CORETYPE": "Prescott"},
+}
+NEEDS = {"avx512": {"avx512f", "avx512vl", "avx512bw", "avx512dq", "avx2", "fma", "bmi2"},
+         "avx2": {"avx2", "fma", "bmi2"}, "baseline": set()}
 
 
 def step_goals(ratio, *more):
@@ -66,7 +82,8 @@ def say(text, end="\n"):
 def environment(**settings):
     """What all runs have in common: the user's, without what would set threads or algorithms."""
     env = {key: value for key, value in os.environ.items()
-           if not key.startswith(("ESPALIER_", "OMP_", "OPENBLAS_", "GOMP_"))}
+           if not key.startswith(("ESPALIER_", "OMP_", "OPENBLAS_", "GOMP_", "ONEDNN_", "DNNL_",
+                                  "ATEN_"))}
     if hasattr(os, "geteuid") and os.geteuid() == 0:
         env.update(OMPI_ALLOW_RUN_AS_ROOT="1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1")
     env.update({key: value for key, value in settings.items() if value is not None})
@@ -114,12 +131,22 @@ def processor():
         return platform.machine()
 
 
+def available_sets():
+    """Instruction sets of this machine, best first."""
+    flags = set()
+    try:
+        with open("/proc/cpuinfo") as file:
+            flags = set(next(line for line in file if line.startswith("flags")).split())
+    except (OSError, StopIteration):
+        pass
+    return [isa for isa, needs in NEEDS.items() if needs <= flags]
+
+
 class Bench:
     def __init__(self, options):
         self.options = options
         self.program = os.path.join(options.build, "espalier")
-        self.fma_peak = os.path.join(options.build, "tests", "bench", "fma_peak")
-        for path in (self.program, self.fma_peak):
+        for path in (self.program, *map(self.fma_peak, options.isa)):
             if not os.access(path, os.X_OK):
                 raise Failure(f"{path} is missing; tests/bench/run.sh builds it")
         self.has_ranks = shutil.which("mpirun") is not None
@@ -128,6 +155,9 @@ class Bench:
         self.torch = None if options.no_peer else find_torch()
         if self.torch is None and not options.no_peer:
             say("PyTorch is missing (Debian: python3-torch): its side is skipped")
+
+    def fma_peak(self, isa):
+        return os.path.join(self.options.build, "tests", "bench", f"fma_peak_{isa}")
 
     # ---- what is run ----
 
@@ -144,7 +174,8 @@ class Bench:
                  str(self.steps(case))]
         words += ["--evaluate"] if case.evaluates else []
         launch = ["mpirun", "--bind-to", "none", "--oversubscribe", "-n", str(ranks)]
-        return json.loads(execute((launch if ranks > 1 else []) + words, environment())[0])
+        env = environment(**HELD_TO[case.isa])
+        return json.loads(execute((launch if ranks > 1 else []) + words, env)[0])
 
     def measure_peer(self, case, ranks, threads, blas):
         warm_up = EVALUATION_WARM_UP if case.evaluates else WARM_UP
@@ -153,7 +184,8 @@ class Bench:
                  "--steps", str(self.steps(case)), "--warm-up",
                  str(1 if self.options.quick else warm_up)]
         words += ["--evaluate"] if case.evaluates else []
-        return json.loads(execute(words, environment(OPENBLAS_NUM_THREADS=blas))[0])
+        env = environment(**HELD_TO[case.isa], OPENBLAS_NUM_THREADS=blas)
+        return json.loads(execute(words, env)[0])
 
     def measure_epoch(self, case):
         """A whole epoch of training, evaluation left out by espalier itself; 40 updates if quick."""
@@ -161,31 +193,35 @@ class Bench:
         with tempfile.TemporaryDirectory() as directory:
             run_dir = os.path.join(directory, "run")
             _, peak = execute([self.program, "train", *self.recipe_words(case, THREADS), "-s",
-                               "train.epochs=1", *limit, "--quiet", "-o", run_dir], environment())
+                               "train.epochs=1", *limit, "--quiet", "-o", run_dir],
+                              environment(**HELD_TO[case.isa]))
             with open(os.path.join(run_dir, "summary.json")) as file:
                 speed = json.load(file)["images_per_second"]
         return {"images_per_second": speed, "peak_rss_bytes": peak}
 
-    def measure_peak(self):
-        return json.loads(execute([self.fma_peak, str(THREADS)], environment())[0])["gflops"]
+    def measure_peak(self, case):
+        words = [self.fma_peak(case.isa), str(THREADS)]
+        return json.loads(execute(words, environment())[0])["gflops"]
 
     # ---- rounds ----
 
-    def runs(self, case):
-        """[(setting, function)] of a round."""
+    def runs(self, case, earlier):
+        """[(setting, function)] of a round: all, and once there are some, PyTorch's fastest."""
         found = [(name, lambda s=setting: self.measure_ours(case, *s))
                  for name, setting in OURS.items() if setting[0] == 1 or self.has_ranks]
         if self.torch is not None:
+            chosen = fastest_settings(earlier, "PyTorch", FASTEST) or PEERS
             found += [(name, lambda s=setting: self.measure_peer(case, *s))
-                      for name, setting in PEERS.items()]
+                      for name, setting in PEERS.items() if name in chosen]
         return found
 
-    def round(self, case, index):
+    def round(self, case, earlier):
         """A setting of PyTorch that fails is left out; espalier may not fail."""
-        result, peaks = {"runs": {}}, [self.measure_peak()]
-        runs = self.runs(case)
+        index = len(earlier)
+        result, peaks = {"runs": {}}, [self.measure_peak(case)]
+        runs = self.runs(case, earlier)
         for name, measure in runs if index % 2 == 0 else reversed(runs):
-            say(f"round {index + 1}/{self.options.rounds}  {case.name}  {name}  ", end="")
+            say(f"round {index + 1}/{self.options.rounds}  {case.name} {case.isa}  {name}  ", end="")
             try:
                 result["runs"][name] = measure()
                 say(f"{result['runs'][name]['images_per_second']:,.0f} images/s")
@@ -196,9 +232,9 @@ class Bench:
                 say(f"  {failure}")
         if EPOCH in dict(case.goals):
             result["epoch"] = self.measure_epoch(case)
-            say(f"round {index + 1}/{self.options.rounds}  {case.name}  an epoch of training  "
+            say(f"round {index + 1}/{self.options.rounds}  {case.name} {case.isa}  an epoch of training  "
                 f"{result['epoch']['images_per_second']:,.0f} images/s")
-        result["fma_peak_gflops"] = max(*peaks, self.measure_peak())
+        result["fma_peak_gflops"] = max(*peaks, self.measure_peak(case))
         return result
 
     def machine(self, measured):
@@ -230,13 +266,15 @@ def find_torch():
 def write_results(options, machine, measured):
     os.makedirs(options.out, exist_ok=True)
     for case, rounds in measured:
-        with open(os.path.join(options.out, case.name + ".json"), "w") as file:
-            json.dump({"case": case.name, "machine": machine, "rounds": rounds}, file, indent=1)
+        with open(os.path.join(options.out, f"{case.name}-{case.isa}.json"), "w") as file:
+            json.dump({"case": case.name, "instruction_set": case.isa, "machine": machine,
+                       "rounds": rounds}, file, indent=1)
             file.write("\n")
     command = ["tests/bench/run.sh"] + [w for c in options.only or () for w in ("--only", c)]
+    command += [w for isa in options.named for w in ("--isa", isa)]
     command += ["--no-peer"] if options.no_peer else []
     command += ["--quick"] if options.quick else []
-    command += ["--rounds", str(options.rounds)] if options.rounds != 5 else []
+    command += ["--rounds", str(options.rounds)] if options.rounds != ROUNDS else []
     with open(os.path.join(options.out, "README.md"), "w") as file:
         file.write(readme(machine, " ".join(command), measured))
 
@@ -244,10 +282,14 @@ def write_results(options, machine, measured):
 def read_options():
     parser = argparse.ArgumentParser(prog="tests/bench/run.sh", description=(
         "Builds espalier, and compares it with PyTorch: training of ann_d (32 and 64 filters) and "
-        "of lenet_300_100, evaluation; every setting in turn, several rounds."))
+        "of lenet_300_100, evaluation; every setting in turn, several rounds. Of PyTorch's settings "
+        f"the first round takes all, the others the {FASTEST} that were fastest in it."))
     parser.add_argument("--quick", action="store_true",
                         help="one round of few steps: does everything run? Figures mean nothing")
-    parser.add_argument("--rounds", type=int, help="default: 5, with --quick 1")
+    parser.add_argument("--rounds", type=int, help=f"default: {ROUNDS}, with --quick 1")
+    parser.add_argument("--isa", action="append", choices=HELD_TO, metavar="SET",
+                        help="hold both sides to an instruction set: avx512, avx2 or baseline; may "
+                        "be repeated (default: the best that this machine has)")
     parser.add_argument("--only", action="append", choices=[c.name for c in CASES], metavar="CASE",
                         help=f"one of {', '.join(c.name for c in CASES)}; may be repeated")
     parser.add_argument("--no-peer", action="store_true", help="without PyTorch")
@@ -258,7 +300,13 @@ def read_options():
     parser.add_argument("--data", default=os.path.join(SOURCE, "data", "mnist"),
                         help="directory of MNIST (default: data/mnist)")
     options = parser.parse_args()
-    options.rounds = options.rounds or (1 if options.quick else 5)
+    options.rounds = options.rounds or (1 if options.quick else ROUNDS)
+    sets = available_sets()
+    options.named = list(dict.fromkeys(options.isa or []))
+    options.isa = options.named or sets[:1]
+    missing = [isa for isa in options.isa if isa not in sets]
+    if missing:
+        parser.error(f"--isa {missing[0]}: this machine has {', '.join(sets)}")
     if options.rounds < 1:
         parser.error(f"--rounds {options.rounds}: expected 1 or more")
     options.out = options.out or os.path.join(
@@ -271,11 +319,12 @@ def read_options():
 def main():
     options = read_options()
     bench = Bench(options)
-    cases = [c for c in CASES if options.only is None or c.name in options.only]
+    cases = [replace(c, isa=isa) for isa in options.isa for c in CASES
+             if options.only is None or c.name in options.only]
     measured = [(case, []) for case in cases]
-    for index in range(options.rounds):
+    for _ in range(options.rounds):
         for case, rounds in measured:
-            rounds.append(bench.round(case, index))
+            rounds.append(bench.round(case, rounds))
     write_results(options, bench.machine(measured), measured)
     for case, rounds in measured:
         print(case_tables(case, rounds))

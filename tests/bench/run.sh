@@ -16,7 +16,7 @@ done
 
 ./jobs/dependencies.sh build
 cmake -S . -B "$build" -DCMAKE_BUILD_TYPE=Release -DESPALIER_BENCH=ON >/dev/null
-cmake --build "$build" --target espalier fma_peak -j "$(nproc 2>/dev/null || echo 2)" >&2
+cmake --build "$build" --target espalier fma_peaks -j "$(nproc 2>/dev/null || echo 2)" >&2
 ./jobs/fetch_mnist.sh >&2
 unset ESPALIER_MNIST # data/mnist is complete and checked now
 

@@ -17,6 +17,7 @@ class Case:
     title: str
     recipe: str
     steps: int  # measured updates, or passes over the test set
+    isa: str = ""  # the instruction set that both sides are held to
     overrides: tuple = ()
     network: str = ""  # what tests/peers/torch_mnist.py calls it
     filters: int = 32
@@ -47,11 +48,17 @@ def settings(rounds, program):
     return list(dict.fromkeys(names))
 
 
-def fastest_peer(a_round):
-    """PyTorch's best setting in a round; None when it was not run."""
-    peers = [run["images_per_second"] for name, run in a_round["runs"].items()
-             if name.startswith("PyTorch")]
-    return max(peers, default=None)
+def fastest_settings(rounds, program, count):
+    """The program's settings that were fastest in the first round; none before it."""
+    runs = {name: run["images_per_second"] for r in rounds[:1] for name, run in r["runs"].items()
+            if name.startswith(program)}
+    return sorted(runs, key=runs.get, reverse=True)[:count]
+
+
+def best(a_round, program):
+    """The speed of the program's fastest setting in a round; None when it was not run."""
+    return max((run["images_per_second"] for name, run in a_round["runs"].items()
+                if name.startswith(program)), default=None)
 
 
 def ratios(case, rounds):
@@ -63,11 +70,11 @@ def ratios(case, rounds):
             figures.setdefault(name, []).append(value)
 
     for r in rounds:
-        best = fastest_peer(r)
+        peer = best(r, "PyTorch")
         ours = {name: run for name, run in r["runs"].items() if name.startswith("espalier")}
         for name, run in ours.items():
             speed = run["images_per_second"]
-            add(f"{name} / PyTorch's best", speed / best if best else None)
+            add(f"{name} / PyTorch's best", speed / peer if peer else None)
             gflops = 1e-9 * speed * direct_flops(case)
             add(f"{name}: direct FLOPs per second / FMA peak", gflops / r["fma_peak_gflops"])
             if run["ranks"] > 1 and "communication_wait_seconds" in run:
@@ -97,7 +104,7 @@ def number_format(name):
 
 def case_tables(case, rounds):
     """Markdown: images per second by setting, then the ratios."""
-    lines = [f"### {case.title}", "", "| images/s | min | median | max |", "|---|--:|--:|--:|"]
+    lines = [f"### {case.title}{', ' + case.isa if case.isa else ''}", "", "| images/s | min | median | max |", "|---|--:|--:|--:|"]
     for program in ("espalier", "PyTorch"):
         lines += [row(name, rate(rounds, name), ",.0f") for name in settings(rounds, program)]
     lines.append(row("FMA peak, GFLOPS", [r["fma_peak_gflops"] for r in rounds], ",.1f"))
@@ -108,18 +115,36 @@ def case_tables(case, rounds):
     return "\n".join(lines) + "\n"
 
 
+def summary(measured):
+    """Markdown: each case in a line, both sides by their best setting, medians over the rounds."""
+    lines = ["| images/s | instruction set | espalier | PyTorch | ratio |", "|---|---|--:|--:|--:|"]
+    for case, rounds in measured:
+        pairs = [(best(r, "espalier"), best(r, "PyTorch")) for r in rounds]
+        if any(theirs is None for _, theirs in pairs):
+            continue
+        ours, theirs = (statistics.median(column) for column in zip(*pairs))
+        ratio = statistics.median(ours / theirs for ours, theirs in pairs)
+        lines.append(f"| {case.title} | {case.isa} | {ours:,.0f} | {theirs:,.0f} | {ratio:.1f} |")
+    return "\n".join(lines) + "\n" if len(lines) > 2 else ""
+
+
 def readme(machine, command, measured):
     """The whole of README.md; `measured` is [(case, rounds)]."""
     rounds = max(len(r) for _, r in measured)
     lines = ["# Benchmarks", "", "Written by", "", "```sh", command, "```", "",
-             f"Each case was run {rounds} time{'s' if rounds > 1 else ''} in every setting, in turn, "
-             "the order reversed from one round to the next. Ratios are taken within a round, "
+             f"Each case was run {rounds} time{'s' if rounds > 1 else ''}, setting after setting, the "
+             "order reversed from one round to the next; of PyTorch's settings the first round has "
+             "all, the others the fastest of the first. Both sides are held to the instruction set "
+             "that a table names (`HELD_TO` in `tests/bench/run.py`). Ratios are taken within a round, "
              "against the setting in which PyTorch was fastest in that round; min, median and max "
              "are over the rounds. A step is the median of the measured steps, after a warm-up. "
              "`tests/peers/torch_mnist.py` says what was chosen in PyTorch's favour; its processes "
              "train by DistributedDataParallel. The FMA peak "
-             "is what 2 threads reached right before or after (`tests/bench/fma_peak.c`); above 1, "
+             "is what 2 threads reached right before or after with that set "
+             "(`tests/bench/fma_peak.c`); above 1, "
              "the fraction of it that the direct algorithms' FLOPs would need says that no direct "
              "convolution could be as fast.", "", "| machine | |", "|---|---|"]
     lines += [f"| {key} | {value} |" for key, value in machine.items()]
-    return "\n".join(lines) + "\n\n" + "\n".join(case_tables(c, r) for c, r in measured)
+    overview = summary(measured)
+    return "\n".join(lines) + "\n\n" + (overview + "\n" if overview else "") + "\n".join(
+        case_tables(c, r) for c, r in measured)

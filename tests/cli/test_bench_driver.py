@@ -11,7 +11,8 @@ from program import MNIST, PROGRAM, SOURCE, ProgramTest, environment
 BENCH = os.path.join(SOURCE, "tests", "bench")
 sys.path.insert(0, BENCH)
 
-from table import Case, case_tables, direct_flops, ratios, readme  # noqa: E402
+from table import (  # noqa: E402
+    Case, case_tables, direct_flops, fastest_settings, ratios, readme, summary)
 
 ONE, TWO = "espalier 1 rank x 2 threads", "espalier 2 ranks x 1 thread"
 
@@ -71,6 +72,22 @@ class Table(unittest.TestCase):
         figures = ratios(self.CASE, [a_round(8000, 6000)])
         self.assertFalse([name for name in figures if "PyTorch" in name])
 
+    def test_later_rounds_take_the_fastest_of_the_first(self):
+        rounds = [a_round(8000, 6000, 900, 1000, 950), a_round(8000, 6000, 5000, 1, 1)]
+        self.assertEqual(fastest_settings(rounds, "PyTorch", 2), ["PyTorch 1", "PyTorch 2"])
+        self.assertEqual(fastest_settings([], "PyTorch", 2), [])
+
+    def test_a_set_is_named(self):
+        case = Case("c", "Title", "ann_d", 5, isa="avx2")
+        self.assertIn("### Title, avx2\n", case_tables(case, [a_round(8000, 6000)]))
+
+    def test_summary_has_the_best_of_both_sides(self):
+        rounds = [a_round(8000, 6000, 1000, 900), a_round(7000, 9000, 1500, 1600),
+                  a_round(9000, 8000, 1000, 900)]
+        text = summary([(self.CASE, rounds)])
+        self.assertEqual(text.splitlines()[2], "| Title |  | 9,000 | 1,000 | 8.0 |")
+        self.assertEqual(summary([(self.CASE, [a_round(8000, 6000)])]), "")
+
     def test_tables(self):
         rounds = [a_round(8000, 6000, 1000), a_round(7000, 6000, 1000), a_round(9000, 6000, 1000)]
         text = case_tables(self.CASE, rounds)
@@ -90,11 +107,13 @@ class Driver(ProgramTest):
         return subprocess.run(words, capture_output=True, text=True, env=environment(), timeout=120)
 
     def test_leaves_figures_and_a_table(self):
-        done = self.drive("--rounds", "2")
+        done = self.drive("--rounds", "2", "--isa", "baseline")
         self.assertEqual(done.returncode, 0, done.stderr)
-        self.assertEqual(sorted(os.listdir(self.path("out"))), ["README.md", "lenet_300_100.json"])
-        with open(self.path("out", "lenet_300_100.json")) as file:
+        self.assertEqual(sorted(os.listdir(self.path("out"))),
+                         ["README.md", "lenet_300_100-baseline.json"])
+        with open(self.path("out", "lenet_300_100-baseline.json")) as file:
             result = json.load(file)
+        self.assertEqual(result["instruction_set"], "baseline")
         self.assertEqual(len(result["rounds"]), 2)
         for r in result["rounds"]:
             self.assertGreater(r["fma_peak_gflops"], 1)
@@ -103,10 +122,15 @@ class Driver(ProgramTest):
         with open(self.path("out", "README.md")) as file:
             text = file.read()
         self.assertIn(done.stdout.strip(), text)
-        self.assertIn("tests/bench/run.sh --only lenet_300_100 --no-peer --quick --rounds 2", text)
+        self.assertIn("tests/bench/run.sh --only lenet_300_100 --isa baseline --no-peer --quick --rounds 2", text)
         # Results are for the repository: none of this machine's paths.
         for path in (SOURCE, self.directory, os.path.dirname(PROGRAM)):
             self.assertNotIn(path, text + json.dumps(result))
+
+    def test_unknown_set(self):
+        done = self.drive("--isa", "mmx")
+        self.assertEqual(done.returncode, 2, done.stderr)
+        self.assertIn("mmx", done.stderr)
 
     def test_missing_program(self):
         done = self.drive("--build", self.path("nowhere"))
