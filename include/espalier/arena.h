@@ -34,4 +34,8 @@ size_t arena_bytes(const struct arena *arena);
 /** 64-byte aligned, zeroed memory outside any arena; free with free(). NULL on failure. */
 void *aligned_zeroed(size_t count, size_t size);
 
+/** Ask for large pages for a block that has not been written to yet, where it is large enough and
+ *  the system has them: what is read here and there then costs fewer walks through page tables. */
+void prefer_large_pages(void *block, size_t bytes);
+
 #endif

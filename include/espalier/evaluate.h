@@ -9,11 +9,13 @@
 /** A data set's copy on a device. */
 struct device_dataset {
     struct backend *backend;
-    uint8_t *images, *labels; /* device */
+    uint8_t *images,
+        *labels; /* device; the data set's own where the device has the host's memory */
     uint32_t count;
     size_t pixels;
 };
 
+/** The data set must outlive it. */
 enum status device_dataset_create(struct backend *backend, const struct dataset *dataset,
                                   struct device_dataset *device);
 void device_dataset_destroy(struct device_dataset *device); /* legal on a zeroed one */
@@ -25,6 +27,8 @@ struct evaluator {
     uint32_t *ids;          /* device [max_samples] */
     float *x;               /* device [max_samples][input] */
     struct loss_sums *sums; /* device */
+    uint32_t *host_ids;     /* [max_samples] */
+    float *logits;          /* host [max_samples][classes] */
 };
 
 enum status evaluator_create(struct network *network, struct communicator *communicator,

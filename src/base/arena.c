@@ -1,9 +1,12 @@
+#define _DEFAULT_SOURCE /* madvise */
 #include <espalier/arena.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
-enum { ALIGNMENT = 64 };
+enum { ALIGNMENT = 64, LARGE_PAGE = 1 << 21 };
 
 struct arena {
     void **blocks;
@@ -11,14 +14,24 @@ struct arena {
     size_t bytes;
 };
 
+void prefer_large_pages(void *block, size_t bytes) {
+    const uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+    const uintptr_t first = ((uintptr_t)block + page - 1) / page * page;
+    const uintptr_t end = ((uintptr_t)block + bytes) / page * page;
+    if (bytes >= LARGE_PAGE)
+        (void)madvise((void *)first, end - first, MADV_HUGEPAGE);
+}
+
 void *aligned_zeroed(size_t count, size_t size) {
     if (size != 0 && count > (SIZE_MAX - ALIGNMENT) / size)
         return NULL;
     size_t bytes = count * size == 0 ? 1 : count * size;
     bytes = (bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
     void *block = aligned_alloc(ALIGNMENT, bytes);
-    if (block != NULL)
-        memset(block, 0, bytes);
+    if (block == NULL)
+        return NULL;
+    prefer_large_pages(block, bytes);
+    memset(block, 0, bytes);
     return block;
 }
 

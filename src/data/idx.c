@@ -1,3 +1,4 @@
+#include <espalier/arena.h>
 #include <espalier/idx.h>
 
 #include <errno.h>
@@ -213,6 +214,8 @@ static enum status grow(struct idx *idx, size_t bytes) {
     uint8_t *grown = realloc(idx->bytes, bytes);
     if (grown == NULL)
         FAIL(ST_MEMORY, "out of memory: %zu bytes of %s", bytes, kind_name(idx->dimensions));
+    if (idx->bytes == NULL)
+        prefer_large_pages(grown, bytes);
     idx->bytes = grown;
     return ST_OK;
 }

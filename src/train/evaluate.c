@@ -9,6 +9,11 @@ enum status device_dataset_create(struct backend *backend, const struct dataset 
     device->backend = backend;
     device->count = dataset->count;
     device->pixels = shape_size(dataset->shape);
+    if (backend->host_memory) {
+        device->images = dataset->images;
+        device->labels = dataset->labels;
+        return ST_OK;
+    }
     size_t bytes = dataset->count * device->pixels;
     TRY(backend->alloc(backend, bytes, (void **)&device->images));
     TRY(backend->alloc(backend, dataset->count, (void **)&device->labels));
@@ -17,7 +22,7 @@ enum status device_dataset_create(struct backend *backend, const struct dataset 
 }
 
 void device_dataset_destroy(struct device_dataset *device) {
-    if (device->backend != NULL) {
+    if (device->backend != NULL && !device->backend->host_memory) {
         device->backend->release(device->backend, device->images);
         device->backend->release(device->backend, device->labels);
     }
@@ -34,7 +39,12 @@ enum status evaluator_create(struct network *network, struct communicator *commu
     TRY(backend->alloc(backend, samples * sizeof(uint32_t), (void **)&evaluator->ids));
     TRY(backend->alloc(backend, samples * shape_size(network->input) * sizeof(float),
                        (void **)&evaluator->x));
-    return backend->alloc(backend, sizeof *evaluator->sums, (void **)&evaluator->sums);
+    TRY(backend->alloc(backend, sizeof *evaluator->sums, (void **)&evaluator->sums));
+    evaluator->host_ids = calloc(samples, sizeof *evaluator->host_ids);
+    evaluator->logits = calloc(samples * (size_t)network->classes, sizeof *evaluator->logits);
+    if (evaluator->host_ids == NULL || evaluator->logits == NULL)
+        FAIL(ST_MEMORY, "out of memory: the logits of %zu samples", samples);
+    return ST_OK;
 }
 
 void evaluator_destroy(struct evaluator *evaluator) {
@@ -44,28 +54,27 @@ void evaluator_destroy(struct evaluator *evaluator) {
         backend->release(backend, evaluator->x);
         backend->release(backend, evaluator->sums);
     }
+    free(evaluator->host_ids);
+    free(evaluator->logits);
     memset(evaluator, 0, sizeof *evaluator);
 }
 
 /* Count predictions (the first of equal logits wins, as in the loss) by label. */
-static enum status count_predictions(const struct network *network, const float *device_logits,
+static enum status count_predictions(const struct evaluator *evaluator, const float *device_logits,
                                      const uint8_t *labels, int samples, int64_t *confusion) {
-    int classes = network->classes;
-    size_t bytes = (size_t)samples * (size_t)classes * sizeof(float);
-    float *logits = malloc(bytes + 1);
-    if (logits == NULL)
-        FAIL(ST_MEMORY, "out of memory: the logits of %d samples", samples);
-    enum status status = network->backend->download(network->backend, logits, device_logits, bytes);
-    for (int i = 0; status == ST_OK && i < samples; i++) {
-        const float *row = logits + (size_t)i * (size_t)classes;
+    struct backend *backend = evaluator->network->backend;
+    const int classes = evaluator->network->classes;
+    const float *row = evaluator->logits;
+    TRY(backend->download(backend, evaluator->logits, device_logits,
+                          (size_t)samples * (size_t)classes * sizeof *row));
+    for (int i = 0; i < samples; i++, row += classes) {
         int best = 0;
         for (int k = 1; k < classes; k++)
             if (row[k] > row[best])
                 best = k;
         confusion[labels[i] * classes + best]++;
     }
-    free(logits);
-    return status;
+    return ST_OK;
 }
 
 /* Evaluate samples begin .. begin + samples - 1 of the data set. */
@@ -74,15 +83,10 @@ static enum status evaluate_batch(struct evaluator *evaluator, const struct devi
                                   int64_t *confusion) {
     struct network *network = evaluator->network;
     struct backend *backend = network->backend;
-    uint32_t *ids = malloc((size_t)samples * sizeof *ids);
-    if (ids == NULL)
-        FAIL(ST_MEMORY, "out of memory: the indices of %d samples", samples);
     for (int i = 0; i < samples; i++)
-        ids[i] = begin + (uint32_t)i;
-    enum status status =
-        backend->upload(backend, evaluator->ids, ids, (size_t)samples * sizeof *ids);
-    free(ids);
-    TRY(status);
+        evaluator->host_ids[i] = begin + (uint32_t)i;
+    TRY(backend->upload(backend, evaluator->ids, evaluator->host_ids,
+                        (size_t)samples * sizeof *evaluator->ids));
     TRY(backend->gather_batch(backend, data->images, data->pixels, evaluator->ids, samples,
                               evaluator->x));
     const struct block_pass pass = {.samples = samples, .sample_ids = evaluator->ids};
@@ -91,7 +95,7 @@ static enum status evaluate_batch(struct evaluator *evaluator, const struct devi
     TRY(backend->softmax_cross_entropy(backend, logits, network->classes, data->labels,
                                        evaluator->ids, samples, 1.0F, NULL, evaluator->sums));
     if (confusion != NULL)
-        TRY(count_predictions(network, logits, host->labels + begin, samples, confusion));
+        TRY(count_predictions(evaluator, logits, host->labels + begin, samples, confusion));
     return ST_OK;
 }
 

@@ -4,10 +4,15 @@
 
 #include <math.h>
 
+/* 1 / 255 = high + low. A byte's product with the 9 bits of `high` is exact, so that one rounding
+ * is left: for all bytes, that of the division. */
 static void pixels(size_t count, const uint8_t *bytes, float *values) {
+    const float high = 0x1.01p-8F, low = (float)(1.0 / 255 - 0x1.01p-8);
 #pragma omp simd
-    for (size_t p = 0; p < count; p++)
-        values[p] = (float)(bytes[p] * (1.0 / 255)); /* for all bytes, that of the division */
+    for (size_t p = 0; p < count; p++) {
+        const float byte = (float)bytes[p];
+        values[p] = byte * high + byte * low;
+    }
 }
 
 /* The first of the largest logits. */
