@@ -1,8 +1,8 @@
 /* What the machine's multiply-and-add units reach at best, for other figures to be held against.
  *
  * usage: fma_peak THREADS. Prints one JSON object: threads, vector_bits, gflops (the fastest of
- * several bursts, each of all threads together). Compiled once for each instruction set; a set without
- * fused operations multiplies, then adds. */
+ * several bursts, each of all threads together). Compiled once for each instruction set; a set
+ * without fused operations multiplies, then adds. */
 #include <errno.h>
 #include <omp.h>
 #include <stdio.h>
