@@ -10,6 +10,7 @@
 #include <espalier/digest.h>
 #include <espalier/evaluate.h>
 #include <espalier/events.h>
+#include <espalier/fsa.h>
 #include <espalier/idx.h>
 #include <espalier/initializer.h>
 #include <espalier/kinds.h>

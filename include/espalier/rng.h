@@ -16,7 +16,8 @@ enum rng_purpose {
     RNG_SHUFFLE = 2,
     RNG_DROPOUT = 3,
     RNG_DROPCONNECT = 4,
-    RNG_DROPCONNECT_DRAWS = 5
+    RNG_DROPCONNECT_DRAWS = 5,
+    RNG_SYNTHETIC = 6
 };
 
 /** The counter of one draw of four numbers.

@@ -18,7 +18,7 @@ struct command {
 };
 
 extern const struct command command_train, command_evaluate, command_inspect, command_data,
-    command_bench, command_report;
+    command_bench, command_report, command_fsa;
 
 /** All commands, NULL-terminated, in the order in which --help lists them. */
 extern const struct command *const commands[];

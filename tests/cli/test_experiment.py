@@ -119,7 +119,7 @@ class Experiment(ProgramTest):
 class Help(ProgramTest):
     def test_help_lists_the_commands(self):
         result = self.run_ok("--help")
-        for command in ("train", "evaluate", "inspect", "data", "bench", "report"):
+        for command in ("train", "evaluate", "inspect", "data", "bench", "report", "fsa"):
             self.assertIn(command, result.out)
             self.assertIn(f"usage: espalier {command}", self.run_ok(command, "--help").out)
 

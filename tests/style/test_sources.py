@@ -15,7 +15,7 @@ LEVELS = [
     {"model", "cpu"},
     {"prune"},
     {"io"},
-    {"train", "report"},
+    {"train", "report", "fsa"},
     {"cli"},
     {"main"},
 ]
@@ -29,6 +29,7 @@ HEADERS = {
     "prune": "prune schedule survivors",
     "io": "events model run_dir run_record safetensors",
     "report": "report",
+    "fsa": "fsa",
     "train": "evaluate optimizer replica sharing trainer",
 }
 MODULE_OF_HEADER = {h: module for module, names in HEADERS.items() for h in names.split()}
