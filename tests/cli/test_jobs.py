@@ -60,3 +60,21 @@ class Dependencies(ProgramTest):
         done = self.check(without=["cmake"])
         self.assertEqual(done.returncode, 1)
         self.assertIn("missing (by their names in Debian and Ubuntu): cmake", done.stderr)
+
+
+class Fsa(ProgramTest):
+    def fsa(self, *words):
+        return subprocess.run([os.path.join(SOURCE, "jobs", "fsa.sh"), *words], text=True,
+                              capture_output=True, env=environment(), timeout=240)
+
+    def test_fsa_help(self):
+        done = self.fsa("--help")
+        self.assertEqual(done.returncode, 0)
+        for option in ("-n RANKS", "--runs RUNS", "--seed SEED"):
+            self.assertIn(option, done.stdout)
+
+    def test_fsa_bad_options_are_refused_before_anything_is_built(self):
+        for words, text in ((["--fast"], "--fast"), (["-n"], "-n:"), (["--runs", "0"], "--runs:")):
+            done = self.fsa(*words)
+            self.assertEqual((done.returncode, done.stdout), (2, ""))
+            self.assertIn(text, done.stderr)
