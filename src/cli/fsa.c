@@ -7,6 +7,7 @@
 #include <espalier/number.h>
 #include <espalier/progress.h>
 #include <limits.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -131,10 +132,11 @@ static void print_table(const struct fsa_settings *s, const struct fsa_result *r
     printf("seconds                        %6.1f\n", seconds);
 }
 
+/* JSON has no NaN, which the AUC is where a test set has one class only: null. */
 static void print_real(const char *key, double value, const char *end) {
     char text[REAL_TEXT_MAX];
     real_text(value, text);
-    printf("\"%s\": %s%s", key, text, end);
+    printf("\"%s\": %s%s", key, isfinite(value) ? text : "null", end);
 }
 
 static void print_json(const struct fsa_settings *s, const struct fsa_result *result,

@@ -47,6 +47,10 @@ class Simulation(ProgramTest):
         few = [*SMALL, "--runs", "2"]
         self.assertEqual(self.simulate(*few, ranks=3), self.simulate(*few))
 
+    def test_test_set_of_one_class(self):
+        """Among 20 runs of two samples there is one without a pair to order."""
+        self.assertIsNone(self.simulate("--samples", "2", "--runs", "20")["auc"])
+
     def test_table(self):
         out = self.run_ok("fsa", *SMALL, "--noise", "0.1", "--loss", "squared", "--rate", "0.02").out
         self.assertIn("200 samples of 100 variables, 3 of them true, 10 % of the labels random", out)
