@@ -33,6 +33,14 @@ enum status bitmask_create(size_t count, struct bitmask *mask);
 /** Free the words; legal on a zeroed mask. */
 void bitmask_destroy(struct bitmask *mask);
 
+/** Set `count` bits from `first` on. */
+void bitmask_fill(uint64_t *words, size_t first, size_t count);
+
+/** Copy `count` bits from bit `from_first` of `from` on to bit `to_first` of `to` on. The two do
+ * not overlap. */
+void bitmask_copy(const uint64_t *from, size_t from_first, uint64_t *to, size_t to_first,
+                  size_t count);
+
 /** Number of set bits among bits first .. first + count - 1. */
 size_t bitmask_count_range(const uint64_t *words, size_t first, size_t count);
 

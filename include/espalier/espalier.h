@@ -21,6 +21,7 @@
 #include <espalier/optimizer.h>
 #include <espalier/progress.h>
 #include <espalier/prune.h>
+#include <espalier/quota.h>
 #include <espalier/recipe.h>
 #include <espalier/replica.h>
 #include <espalier/report.h>

@@ -56,6 +56,15 @@
     X(SCOPE_LAYER, "layer")                                                                        \
     X(SCOPE_GLOBAL, "global")
 
+/* Sharing out among the layers of scope `layer`. */
+#define DISTRIBUTIONS(X)                                                                           \
+    X(DISTRIBUTION_UNIFORM, "uniform")                                                             \
+    X(DISTRIBUTION_ERK, "erk")
+
+#define DELETIONS(X)                                                                               \
+    X(DELETION_DELETE, "delete")                                                                   \
+    X(DELETION_MASK, "mask")
+
 #define KIND_ENUMERATOR(enumerator, name) enumerator,
 enum layer_kind { LAYER_KINDS(KIND_ENUMERATOR) LAYER_KIND_COUNT };
 enum activation { ACTIVATIONS(KIND_ENUMERATOR) ACTIVATION_COUNT };
@@ -65,6 +74,8 @@ enum schedule_kind { SCHEDULES(KIND_ENUMERATOR) SCHEDULE_COUNT };
 enum schedule_unit { SCHEDULE_UNITS(KIND_ENUMERATOR) SCHEDULE_UNIT_COUNT };
 enum inference { INFERENCES(KIND_ENUMERATOR) INFERENCE_COUNT };
 enum prune_scope { SCOPES(KIND_ENUMERATOR) SCOPE_COUNT };
+enum distribution { DISTRIBUTIONS(KIND_ENUMERATOR) DISTRIBUTION_COUNT };
+enum deletion { DELETIONS(KIND_ENUMERATOR) DELETION_COUNT };
 #undef KIND_ENUMERATOR
 
 /* Names by enumerator, NULL-terminated. */
@@ -76,6 +87,8 @@ extern const char *const schedule_names[];
 extern const char *const schedule_unit_names[];
 extern const char *const inference_names[];
 extern const char *const prune_scope_names[];
+extern const char *const distribution_names[];
+extern const char *const deletion_names[];
 
 /** By enumerator: whether the schedule goes to prune.keep and ends there; it needs one, then. */
 extern const bool schedule_goes_to_keep[];

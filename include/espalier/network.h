@@ -8,7 +8,10 @@
  * which its survivors are scattered after each update and from which their gradients are
  * gathered; while all survive, its part of beta *is* the dense array. The running statistics of
  * batch normalisation are parameters whose gradient is always 0, so that they are saved, compared
- * and moved with the rest. */
+ * and moved with the rest.
+ *
+ * Under prune.deletion "mask" beta and gradient stay dense, and both are 0 where pruned: each
+ * gradient is carried to its survivors' places alone, so that no optimizer moves the others. */
 #ifndef ESPALIER_NETWORK_H
 #define ESPALIER_NETWORK_H
 
@@ -27,9 +30,11 @@ struct parameter {
     uint32_t
         size[PARAMETER_DIMENSIONS_MAX]; /* conv [out, in, kh, kw], dense [out, in], others [out] */
     size_t original_count;
-    size_t offset, count; /* of the survivors in beta and gradient */
-    uint32_t *indices;    /* device [count], ascending original indices; NULL while all survive */
-    float *dense, *dense_gradient; /* device [original_count]; NULL while all survive */
+    size_t offset, stored; /* its part of beta and gradient: survivors, or all under a mask */
+    size_t count;          /* survivors */
+    uint32_t *indices;     /* device [count], ascending original indices; NULL while all survive */
+    float *dense, *dense_gradient; /* device [original_count]; NULL while all survive; under a mask
+                                      `dense` is scratch: beta is the dense array */
 };
 
 struct block {
@@ -47,13 +52,14 @@ struct network {
     struct shape input;
     int classes;     /* units of the last block */
     int max_samples; /* of a pass */
+    bool masked;     /* prune.deletion is "mask" */
     int blocks_count;
     struct block *blocks;
     int parameters_count;
     struct parameter *parameters;
     float *beta, *gradient; /* device [count] */
     bool vectors_are_lent;  /* beta and gradient are not the network's own */
-    size_t count;           /* survivors and biases */
+    size_t count;           /* of the values in beta: survivors and biases, or all under a mask */
     size_t original_count;  /* what count was at first */
 };
 

@@ -4,6 +4,7 @@
 
 #include <espalier/communicator.h>
 #include <espalier/network.h>
+#include <espalier/quota.h>
 #include <espalier/schedule.h>
 #include <espalier/survivors.h>
 
@@ -15,7 +16,10 @@ struct pruner {
     struct communicator *communicator;
     int scopes_count; /* `layer`: one a layer; `global`: one in all; 0: nothing to prune */
     struct survivors_scope *scopes;
+    int layers_count;
+    struct quota *quotas;  /* of each layer to prune, in network order */
     uint64_t *device_mask; /* device words for the largest scope */
+    float *device_values;  /* device [largest scope]: survivors' copies; NULL where beta serves */
 };
 
 /** Resolve prune.layers into scopes and the schedule for a run. ST_INPUT names a layer that the
@@ -29,7 +33,14 @@ void pruner_destroy(struct pruner *pruner); /* legal on a zeroed pruner */
 /** Prune if an event follows update `update`; *pruned says whether. Collective.
  *
  *  For each scope: rank 0 selects the M_e largest |weight| (schedule.h), broadcasts one packed
- *  bit per current survivor, all ranks keep the same (survivors.h). Then a hash of every
+ *  bit per current survivor, all ranks keep the same (survivors.h).
+ *
+ *    scope layer   each layer by itself: M_e of its own connections (distribution uniform), or its
+ *                  share of the M_e of all layers' connections together (erk, quota.h)
+ *    scope global  M_e of all layers' connections, ranked together; with prune.normalise by
+ *                  magnitude over the Euclidean norm of the layer's survivors
+ *
+ *  No layer is left with less than prune.min_keep, nor with more than it has. Then a hash of every
  *  parameter is compared across ranks: ST_DIVERGED names update, layer and the first rank that
  *  differs from rank 0. ST_NUMERIC names update and layer of a NaN or infinite weight.
  *

@@ -61,6 +61,10 @@ struct prune_settings {
     char **layers; /* names, in the recipe's order */
     int layers_count;
     enum prune_scope scope;
+    enum distribution distribution; /* scope layer */
+    bool normalise;                 /* scope global: rank by magnitude over the layer's norm */
+    double min_keep; /* of each layer, whatever the schedule says: as keep, a fraction or a count */
+    enum deletion deletion;
     enum schedule_kind schedule;
     enum schedule_unit unit; /* of begin and end, and of every where it is epochs */
     double rate;             /* linear, geometric: fraction that an event removes */

@@ -23,13 +23,16 @@ size_t survivors_original_count(const struct network *network, const struct surv
  *  the same order as before, biases and weights out of scope included; network.count and the
  *  parameters' offset, count and indices say where. A weight that loses its first connection
  *  gets its dense arrays here. The dense weights are zero where pruned; network_materialize need
- *  not be called.
+ *  not be called. In a masked network the vectors keep their sizes and are 0 where pruned.
  *
  *  mask     one bit per current survivor of the scope, in scope order, host memory
  *  returns  ST_SHAPE when mask->count differs from survivors_count; then nothing has changed.
  *  Not collective: every rank calls it with the same mask. */
 enum status survivors_keep(struct network *network, const struct survivors_scope *scope,
                            const struct bitmask *mask, float *const *states, int states_count);
+
+/** Copy parameter p's survivors to `values` (device [count]), in their order. */
+enum status survivors_values(const struct network *network, int parameter, float *values);
 
 /** A hash of parameter p's survivors: hash_words of its values, and of its indices times 31 (0
  *  while all survive). Equal on all replicas that are equal. */

@@ -34,3 +34,40 @@ size_t bitmask_count_range(const uint64_t *words, size_t first, size_t count) {
     }
     return set;
 }
+
+/* The lower `count` bits, count in 1 .. 64. */
+static uint64_t low_bits(size_t count) {
+    return UINT64_MAX >> (64 - count);
+}
+
+/* Bits first .. first + count - 1 as a word, count in 1 .. 64. */
+static uint64_t read_bits(const uint64_t *words, size_t first, size_t count) {
+    size_t word = first / 64, shift = first % 64;
+    uint64_t bits = words[word] >> shift;
+    if (shift + count > 64)
+        bits |= words[word + 1] << (64 - shift);
+    return bits & low_bits(count);
+}
+
+/* Make bits first .. first + count - 1 those of `bits`. */
+static void write_bits(uint64_t *words, size_t first, size_t count, uint64_t bits) {
+    size_t word = first / 64, shift = first % 64;
+    words[word] = (words[word] & ~(low_bits(count) << shift)) | bits << shift;
+    if (shift + count > 64)
+        words[word + 1] = (words[word + 1] & ~low_bits(shift + count - 64)) | bits >> (64 - shift);
+}
+
+void bitmask_fill(uint64_t *words, size_t first, size_t count) {
+    for (size_t done = 0; done < count; done += 64) {
+        size_t part = count - done < 64 ? count - done : 64;
+        write_bits(words, first + done, part, low_bits(part));
+    }
+}
+
+void bitmask_copy(const uint64_t *from, size_t from_first, uint64_t *to, size_t to_first,
+                  size_t count) {
+    for (size_t done = 0; done < count; done += 64) {
+        size_t part = count - done < 64 ? count - done : 64;
+        write_bits(to, to_first + done, part, read_bits(from, from_first + done, part));
+    }
+}

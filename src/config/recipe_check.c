@@ -85,6 +85,25 @@ static enum status check_pruned_layer(struct reading *reading, int index) {
                        quoted, hint_at(names, count, name, "its own", hint));
 }
 
+static enum status check_part_or_count(struct reading *reading, const char *key, double value) {
+    if (value >= 1 && value != floor(value))
+        return source_fail(reading_source(reading, key),
+                           "%s: found %.17g, expected a part below 1 or a whole count", key, value);
+    return ST_OK;
+}
+
+/* What only one of the scopes has. */
+static enum status check_scope(struct reading *reading, const struct prune_settings *prune) {
+    if (prune->distribution != DISTRIBUTION_UNIFORM && prune->scope != SCOPE_LAYER)
+        return source_fail(blame(reading, "prune.distribution", "prune.scope"),
+                           "prune.distribution '%s' needs prune.scope 'layer'",
+                           distribution_names[prune->distribution]);
+    if (prune->normalise && prune->scope != SCOPE_GLOBAL)
+        return source_fail(blame(reading, "prune.normalise", "prune.scope"),
+                           "prune.normalise needs prune.scope 'global'");
+    return ST_OK;
+}
+
 static enum status check_prune(struct reading *reading) {
     const struct prune_settings *prune = &reading->recipe->prune;
     for (int i = 0; i < prune->layers_count; i++)
@@ -101,11 +120,9 @@ static enum status check_prune(struct reading *reading) {
         return source_fail(blame(reading, "prune.end", "prune.begin"),
                            "prune.end: found %lld, expected more than prune.begin, %lld, or 0",
                            (long long)prune->end, (long long)prune->begin);
-    if (prune->keep >= 1 && prune->keep != floor(prune->keep))
-        return source_fail(reading_source(reading, "prune.keep"),
-                           "prune.keep: found %.17g, expected a part below 1 or a whole count",
-                           prune->keep);
-    return ST_OK;
+    TRY(check_part_or_count(reading, "prune.keep", prune->keep));
+    TRY(check_part_or_count(reading, "prune.min_keep", prune->min_keep));
+    return check_scope(reading, prune);
 }
 
 enum status reading_check(struct reading *reading) {

@@ -21,8 +21,8 @@ static int add_parameter(struct network *network, int block, const char *kind, i
         p->original_count *= size[i];
     }
     p->offset = network->count;
-    p->count = p->original_count;
-    network->count += p->count;
+    p->count = p->stored = p->original_count;
+    network->count += p->stored;
     return network->parameters_count++;
 }
 
@@ -98,6 +98,7 @@ enum status network_create(const struct recipe *recipe, struct shape input, int 
         FAIL(ST_MEMORY, "out of memory");
     (*network)->backend = backend;
     (*network)->input = input;
+    (*network)->masked = recipe->prune.deletion == DELETION_MASK;
     (*network)->max_samples = max_samples > 0 ? max_samples : 1;
     enum status status = build(*network, recipe);
     if (status != ST_OK) {
@@ -148,9 +149,14 @@ enum status network_move_vectors(struct network *network, float *beta, float *gr
 
 /* ---- parameters ---- */
 
+/* Whether beta holds survivors alone of a parameter that has lost some. */
+static bool is_compact(const struct network *network, const struct parameter *p) {
+    return p->indices != NULL && !network->masked;
+}
+
 static const float *dense_values(const struct network *network, int parameter) {
     const struct parameter *p = &network->parameters[parameter];
-    return p->indices != NULL ? p->dense : network->beta + p->offset;
+    return is_compact(network, p) ? p->dense : network->beta + p->offset;
 }
 
 static float *dense_gradient(struct network *network, int parameter) {
@@ -162,7 +168,7 @@ enum status network_materialize(struct network *network) {
     struct backend *backend = network->backend;
     for (int i = 0; i < network->parameters_count; i++) {
         const struct parameter *p = &network->parameters[i];
-        if (p->indices != NULL)
+        if (is_compact(network, p))
             TRY(backend->scatter(backend, network->beta + p->offset, p->indices, p->count,
                                  p->dense));
     }
@@ -228,20 +234,29 @@ float *network_logits_gradient(struct network *network) {
     return network->blocks[network->blocks_count - 1].output_gradient;
 }
 
-/* Bring a block's gradients into survivor order and tell the sink. Weight and bias are neighbours.
- */
+/* Bring the survivors' gradients to where they belong: into their order, or, under a mask, into
+ * their places among zeros, by way of the scratch. */
+static enum status carry_gradient(struct network *network, const struct parameter *weight) {
+    struct backend *backend = network->backend;
+    float *gradient = network->gradient + weight->offset;
+    TRY(backend->gather(backend, weight->dense_gradient, weight->indices, weight->count,
+                        network->masked ? weight->dense : gradient));
+    if (network->masked)
+        TRY(backend->scatter(backend, weight->dense, weight->indices, weight->count, gradient));
+    return ST_OK;
+}
+
+/* Weight and bias are neighbours. */
 static enum status finish_gradient(struct network *network, const struct block *block,
                                    const struct gradient_sink *sink) {
     const struct parameter *weight = &network->parameters[block->weight];
     const struct parameter *bias = &network->parameters[block->bias];
-    struct backend *backend = network->backend;
     if (weight->indices != NULL)
-        TRY(backend->gather(backend, weight->dense_gradient, weight->indices, weight->count,
-                            network->gradient + weight->offset));
+        TRY(carry_gradient(network, weight));
     if (block->statistics >= 0) /* pruning moves the vector's parts: whatever lies there now */
         TRY(backend->clear(backend, network->gradient + bias->offset + bias->count,
                            2 * bias->count * sizeof *network->gradient));
-    return sink->ready(sink->context, weight->offset, weight->count + bias->count);
+    return sink->ready(sink->context, weight->offset, weight->stored + bias->stored);
 }
 
 enum status network_backward(struct network *network, const struct block_pass *pass, const float *x,

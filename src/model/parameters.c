@@ -26,6 +26,11 @@ static enum status download_indices(const struct network *network, const struct 
                                       p->count * sizeof *copies->indices);
 }
 
+/* Beta holds it dense: nothing is pruned, or it is masked. */
+static bool is_stored_dense(const struct parameter *p) {
+    return p->stored == p->original_count;
+}
+
 static enum status get_survivors(const struct network *network, const struct parameter *p,
                                  struct survivor_copies *copies, float *values) {
     TRY(download_indices(network, p, copies));
@@ -39,22 +44,25 @@ static enum status get_survivors(const struct network *network, const struct par
 
 enum status network_get_parameter(const struct network *network, int parameter, float *values) {
     const struct parameter *p = &network->parameters[parameter];
-    if (p->indices == NULL)
+    if (is_stored_dense(p))
         return network->backend->download(network->backend, values, network->beta + p->offset,
-                                          p->count * sizeof *values);
+                                          p->stored * sizeof *values);
     struct survivor_copies copies = {NULL, NULL};
     enum status status = get_survivors(network, p, &copies, values);
     free_copies(&copies);
     return status;
 }
 
+/* Under a mask by way of the scratch to the survivors' places. */
 static enum status set_survivors(struct network *network, const struct parameter *p,
                                  struct survivor_copies *copies, const float *values) {
+    struct backend *backend = network->backend;
+    float *stored = network->beta + p->offset, *to = network->masked ? p->dense : stored;
     TRY(download_indices(network, p, copies));
     for (size_t j = 0; j < p->count; j++)
         copies->values[j] = values[copies->indices[j]];
-    return network->backend->upload(network->backend, network->beta + p->offset, copies->values,
-                                    p->count * sizeof *values);
+    TRY(backend->upload(backend, to, copies->values, p->count * sizeof *values));
+    return network->masked ? backend->scatter(backend, to, p->indices, p->count, stored) : ST_OK;
 }
 
 enum status network_set_parameter(struct network *network, int parameter, const float *values) {

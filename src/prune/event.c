@@ -1,4 +1,4 @@
-#include <espalier/prune.h>
+#include "selection.h"
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -41,16 +41,26 @@ static void fill_scopes(struct pruner *pruner) {
             pruner->scopes_count++;
         struct survivors_scope *scope = &pruner->scopes[pruner->scopes_count - 1];
         scope->parameters[scope->count++] = p;
+        const struct parameter *parameter = &network->parameters[p];
+        size_t connections = parameter->original_count;
+        pruner->quotas[pruner->layers_count++] =
+            (struct quota){.connections = connections,
+                           .least = quota_least(pruner->settings->min_keep, connections),
+                           .weight = quota_erk_weight(parameter->size, parameter->dimensions)};
     }
 }
 
-static enum status allocate_mask(struct pruner *pruner) {
+static enum status allocate(struct pruner *pruner) {
+    const struct network *network = pruner->network;
     size_t largest = 0;
     for (int i = 0; i < pruner->scopes_count; i++) {
-        size_t count = survivors_count(pruner->network, &pruner->scopes[i]);
+        size_t count = survivors_count(network, &pruner->scopes[i]);
         largest = count > largest ? count : largest;
     }
-    struct backend *backend = pruner->network->backend;
+    struct backend *backend = network->backend;
+    if (network->masked || pruner->settings->normalise)
+        TRY(backend->alloc(backend, largest * sizeof *pruner->device_values,
+                           (void **)&pruner->device_values));
     return backend->alloc(backend, bitmask_words(largest) * sizeof *pruner->device_mask,
                           (void **)&pruner->device_mask);
 }
@@ -66,89 +76,86 @@ enum status pruner_create(struct network *network, const struct prune_settings *
         return ST_OK;
     TRY(check_layers(network, settings));
     pruner->scopes = calloc((size_t)settings->layers_count + 1, sizeof *pruner->scopes);
-    if (pruner->scopes == NULL)
+    pruner->quotas = calloc((size_t)settings->layers_count + 1, sizeof *pruner->quotas);
+    if (pruner->scopes == NULL || pruner->quotas == NULL)
         FAIL(ST_MEMORY, "out of memory: %d layers to prune", settings->layers_count);
     fill_scopes(pruner);
-    return allocate_mask(pruner);
+    return allocate(pruner);
+}
+
+static void release_device(struct pruner *pruner) {
+    struct backend *backend = pruner->network->backend;
+    backend->release(backend, pruner->device_mask);
+    backend->release(backend, pruner->device_values);
 }
 
 void pruner_destroy(struct pruner *pruner) {
     if (pruner->network != NULL)
-        pruner->network->backend->release(pruner->network->backend, pruner->device_mask);
+        release_device(pruner);
     free(pruner->scopes);
+    free(pruner->quotas);
     *pruner = (struct pruner){0};
 }
 
-/* ---- selection ---- */
+/* ---- how many stay ---- */
 
-/* The name and original index of the first survivor that is no number. `values` and `indices` hold
- * the survivors of parameter p on the host; indices is NULL while all survive. */
-static enum status name_invalid(const struct pruner *pruner, int64_t update, int parameter,
-                                const float *values, const uint32_t *indices) {
-    for (size_t j = 0; j < pruner->network->parameters[parameter].count; j++)
-        if (!isfinite(values[j]))
-            FAIL(ST_NUMERIC, "update %lld: layer %s: weight %zu is %s", (long long)update,
-                 layer_of(pruner->network, parameter), indices != NULL ? (size_t)indices[j] : j,
-                 isnan(values[j]) ? "nan" : "infinite");
-    return ST_OK;
+/* What `left` says of M connections, for each layer by itself or for all and then shared out. */
+struct target {
+    size_t (*left)(const struct pruner *, size_t connections, double argument);
+    double argument;
+};
+
+static size_t left_after_event(const struct pruner *pruner, size_t connections, double event) {
+    return schedule_survivors(&pruner->schedule, connections, (int64_t)event);
 }
 
-/* ST_NUMERIC if parameter p holds what is no number; any failure says so itself. */
-static enum status search_parameter(const struct pruner *pruner, int64_t update, int parameter) {
-    const struct parameter *p = &pruner->network->parameters[parameter];
-    struct backend *backend = pruner->network->backend;
-    enum status status = ST_OK;
-    float *values = malloc((p->count + 1) * sizeof *values);
-    uint32_t *indices = p->indices != NULL ? malloc((p->count + 1) * sizeof *indices) : NULL;
-    if (values == NULL || (p->indices != NULL && indices == NULL))
-        TRY_OUT(status_fail(ST_MEMORY, "out of memory: a copy of %s", p->name));
-    TRY_OUT(backend->download(backend, values, pruner->network->beta + p->offset,
-                              p->count * sizeof *values));
-    if (indices != NULL)
-        TRY_OUT(backend->download(backend, indices, p->indices, p->count * sizeof *indices));
-    TRY_OUT(name_invalid(pruner, update, parameter, values, indices));
-out:
-    free(values);
-    free(indices);
-    return status;
+static size_t left_at_density(const struct pruner *pruner, size_t connections, double density) {
+    (void)pruner;
+    return (size_t)lround(density * (double)connections);
 }
 
-/* The backend knows segments; say layer and original index instead. */
-static enum status explain_numeric(const struct pruner *pruner, int64_t update,
-                                   const struct survivors_scope *scope) {
-    for (int i = 0; i < scope->count; i++)
-        TRY(search_parameter(pruner, update, scope->parameters[i]));
-    return ST_NUMERIC;
-}
-
-static enum status select_survivors(const struct pruner *pruner, int64_t update,
-                                    const struct survivors_scope *scope, size_t keep,
-                                    struct bitmask *mask) {
-    struct backend *backend = pruner->network->backend;
-    struct segment segments[RECIPE_LAYERS_MAX];
-    for (int i = 0; i < scope->count; i++) {
-        const struct parameter *p = &pruner->network->parameters[scope->parameters[i]];
-        segments[i] = (struct segment){pruner->network->beta + p->offset, p->count};
+/* Fill in the quotas' counts. They do not bind in scope `global`, but their sum does. */
+static void set_quotas(struct pruner *pruner, const struct target *target) {
+    const struct prune_settings *settings = pruner->settings;
+    size_t all = 0;
+    for (int i = 0; i < pruner->layers_count; i++) {
+        struct quota *quota = &pruner->quotas[i];
+        size_t left = target->left(pruner, quota->connections, target->argument);
+        quota->count = left > quota->least ? left : quota->least;
+        all += quota->connections;
     }
-    enum status status =
-        backend->select_largest(backend, segments, scope->count, keep, pruner->device_mask);
-    if (status == ST_NUMERIC)
-        return explain_numeric(pruner, update, scope);
-    TRY(status);
-    return backend->download(backend, mask->words, pruner->device_mask,
-                             bitmask_words(mask->count) * sizeof *mask->words);
+    if (settings->scope == SCOPE_GLOBAL || settings->distribution == DISTRIBUTION_ERK)
+        quota_share(pruner->quotas, pruner->layers_count,
+                    target->left(pruner, all, target->argument));
 }
 
 /* ---- the event ---- */
 
+/* What an event does to one scope. */
+struct cut {
+    const struct survivors_scope *scope;
+    size_t least[RECIPE_LAYERS_MAX]; /* of each of its layers */
+    size_t keep;                     /* of the scope; at least their sum */
+};
+
+/* Nothing comes back: where more would be left than there are, they stay as they are. */
+static void plan_cut(const struct pruner *pruner, const struct survivors_scope *scope,
+                     const struct quota *quotas, struct cut *cut) {
+    *cut = (struct cut){.scope = scope};
+    for (int i = 0; i < scope->count; i++) {
+        size_t count = pruner->network->parameters[scope->parameters[i]].count;
+        cut->least[i] = quotas[i].least < count ? quotas[i].least : count;
+        cut->keep += quotas[i].count;
+    }
+}
+
 /* Rank 0 selects; every rank has its own mask to receive into. */
-static enum status prepare_mask(const struct pruner *pruner, int64_t update,
-                                const struct survivors_scope *scope, size_t keep,
+static enum status prepare_mask(const struct pruner *pruner, int64_t update, const struct cut *cut,
                                 struct bitmask *mask) {
-    TRY(bitmask_create(survivors_count(pruner->network, scope), mask));
+    TRY(bitmask_create(survivors_count(pruner->network, cut->scope), mask));
     if (pruner->communicator->rank != 0)
         return ST_OK;
-    return select_survivors(pruner, update, scope, keep, mask);
+    return selection_run(pruner, update, cut->scope, cut->least, cut->keep, mask);
 }
 
 static enum status share_mask(struct pruner *pruner, const struct survivors_scope *scope,
@@ -160,19 +167,30 @@ static enum status share_mask(struct pruner *pruner, const struct survivors_scop
                               survivors_keep(pruner->network, scope, mask, states, states_count));
 }
 
-/* Nothing comes back: where more would be left than there are, they stay as they are. */
-static enum status prune_scope(struct pruner *pruner, int64_t update,
-                               const struct survivors_scope *scope, size_t keep,
+static enum status prune_scope(struct pruner *pruner, int64_t update, const struct cut *cut,
                                float *const *states, int states_count) {
-    if (keep >= survivors_count(pruner->network, scope))
+    if (cut->keep >= survivors_count(pruner->network, cut->scope))
         return ST_OK;
     struct bitmask mask = {0, NULL};
     enum status status =
-        communicator_agree(pruner->communicator, prepare_mask(pruner, update, scope, keep, &mask));
+        communicator_agree(pruner->communicator, prepare_mask(pruner, update, cut, &mask));
     if (status == ST_OK)
-        status = share_mask(pruner, scope, &mask, states, states_count);
+        status = share_mask(pruner, cut->scope, &mask, states, states_count);
     bitmask_destroy(&mask);
     return status;
+}
+
+static enum status prune_scopes(struct pruner *pruner, int64_t update, const struct target *target,
+                                float *const *states, int states_count) {
+    const struct quota *quotas = pruner->quotas;
+    set_quotas(pruner, target);
+    for (int i = 0; i < pruner->scopes_count; i++) {
+        struct cut cut;
+        plan_cut(pruner, &pruner->scopes[i], quotas, &cut);
+        TRY(prune_scope(pruner, update, &cut, states, states_count));
+        quotas += pruner->scopes[i].count;
+    }
+    return pruner_compare_replicas(pruner, update);
 }
 
 enum status pruner_step(struct pruner *pruner, int64_t update, float *const *states,
@@ -181,24 +199,14 @@ enum status pruner_step(struct pruner *pruner, int64_t update, float *const *sta
     *pruned = event > 0 && pruner->scopes_count > 0;
     if (!*pruned)
         return ST_OK;
-    for (int i = 0; i < pruner->scopes_count; i++) {
-        const struct survivors_scope *scope = &pruner->scopes[i];
-        size_t keep = schedule_survivors(&pruner->schedule,
-                                         survivors_original_count(pruner->network, scope), event);
-        TRY(prune_scope(pruner, update, scope, keep, states, states_count));
-    }
-    return pruner_compare_replicas(pruner, update);
+    const struct target target = {left_after_event, (double)event};
+    return prune_scopes(pruner, update, &target, states, states_count);
 }
 
 enum status pruner_prune_to(struct pruner *pruner, double density, int64_t update,
                             float *const *states, int states_count) {
-    for (int i = 0; i < pruner->scopes_count; i++) {
-        const struct survivors_scope *scope = &pruner->scopes[i];
-        double original = (double)survivors_original_count(pruner->network, scope);
-        size_t keep = (size_t)lround(density * original);
-        TRY(prune_scope(pruner, update, scope, keep, states, states_count));
-    }
-    return pruner_compare_replicas(pruner, update);
+    const struct target target = {left_at_density, density};
+    return prune_scopes(pruner, update, &target, states, states_count);
 }
 
 /* ---- replicas ---- */

@@ -1,5 +1,5 @@
+#include "masking.h"
 #include <espalier/digest.h>
-#include <espalier/survivors.h>
 #include <stdlib.h>
 
 size_t survivors_count(const struct network *network, const struct survivors_scope *scope) {
@@ -19,48 +19,18 @@ size_t survivors_original_count(const struct network *network,
 
 /* ---- one mask over all of beta ---- */
 
-/* Bits first .. first + count - 1 as a word, count in 1 .. 64. */
-static uint64_t read_bits(const uint64_t *words, size_t first, size_t count) {
-    size_t word = first / 64, shift = first % 64;
-    uint64_t bits = words[word] >> shift;
-    if (shift + count > 64)
-        bits |= words[word + 1] << (64 - shift);
-    return count < 64 ? bits & (((uint64_t)1 << count) - 1) : bits;
-}
-
-/* Set the bits of `bits` at first .. first + count - 1, which are zero so far. */
-static void write_bits(uint64_t *words, size_t first, size_t count, uint64_t bits) {
-    size_t word = first / 64, shift = first % 64;
-    words[word] |= bits << shift;
-    if (shift + count > 64)
-        words[word + 1] |= bits >> (64 - shift);
-}
-
-/* Append `count` bits from `from` on of the scope's mask; ones where `mask` is NULL. */
-static void append_bits(struct bitmask *full, size_t *filled, const struct bitmask *mask,
-                        size_t from, size_t count) {
-    for (size_t done = 0; done < count;) {
-        size_t part = count - done < 64 ? count - done : 64;
-        uint64_t ones = part < 64 ? ((uint64_t)1 << part) - 1 : UINT64_MAX;
-        write_bits(full->words, *filled, part,
-                   mask != NULL ? read_bits(mask->words, from + done, part) : ones);
-        *filled += part;
-        done += part;
-    }
-}
-
 /* The scope's mask spread over beta; what is out of scope is kept. Both are in network order. */
 static void spread_mask(const struct network *network, const struct survivors_scope *scope,
                         const struct bitmask *mask, struct bitmask *full) {
-    size_t filled = 0, read = 0;
+    size_t read = 0;
     for (int p = 0, next = 0; p < network->parameters_count; p++) {
-        size_t count = network->parameters[p].count;
+        const struct parameter *parameter = &network->parameters[p];
         if (next < scope->count && scope->parameters[next] == p) {
-            append_bits(full, &filled, mask, read, count);
-            read += count;
+            bitmask_copy(mask->words, read, full->words, parameter->offset, parameter->count);
+            read += parameter->count;
             next++;
         } else
-            append_bits(full, &filled, NULL, 0, count);
+            bitmask_fill(full->words, parameter->offset, parameter->count);
     }
 }
 
@@ -83,9 +53,8 @@ static enum status upload_identity(struct backend *backend, const struct paramet
     return status;
 }
 
-/* Give a weight that has lost nothing yet its indices and dense arrays: all of them or none, since
- * the network goes by the indices. */
-static enum status open_parameter(struct backend *backend, struct parameter *p) {
+/* All of them or none, since the network goes by the indices. */
+enum status survivors_open(struct backend *backend, struct parameter *p) {
     enum status status = ST_OK;
     uint32_t *indices = NULL;
     float *dense = NULL, *dense_gradient = NULL;
@@ -109,7 +78,7 @@ static enum status open_parameters(struct network *network, const struct bitmask
     for (int i = 0; i < network->parameters_count; i++) {
         struct parameter *p = &network->parameters[i];
         if (p->indices == NULL && kept_of(p, full) < p->count)
-            TRY(open_parameter(network->backend, p));
+            TRY(survivors_open(network->backend, p));
     }
     return ST_OK;
 }
@@ -147,7 +116,7 @@ static void renumber(struct network *network, const struct bitmask *full) {
         struct parameter *p = &network->parameters[i];
         size_t kept = kept_of(p, full);
         p->offset = offset;
-        p->count = kept;
+        p->count = p->stored = kept;
         offset += kept;
     }
     network->count = offset;
@@ -164,11 +133,9 @@ static enum status apply_mask(struct network *network, const struct bitmask *ful
     return network_materialize(network);
 }
 
-enum status survivors_keep(struct network *network, const struct survivors_scope *scope,
-                           const struct bitmask *mask, float *const *states, int states_count) {
-    size_t count = survivors_count(network, scope);
-    if (mask->count != count)
-        FAIL(ST_SHAPE, "a mask of %zu bits for %zu survivors", mask->count, count);
+static enum status delete_others(struct network *network, const struct survivors_scope *scope,
+                                 const struct bitmask *mask, float *const *states,
+                                 int states_count) {
     struct backend *backend = network->backend;
     struct bitmask full = {0, NULL};
     uint64_t *device_mask = NULL;
@@ -185,11 +152,29 @@ out:
     return status;
 }
 
+enum status survivors_keep(struct network *network, const struct survivors_scope *scope,
+                           const struct bitmask *mask, float *const *states, int states_count) {
+    size_t count = survivors_count(network, scope);
+    if (mask->count != count)
+        FAIL(ST_SHAPE, "a mask of %zu bits for %zu survivors", mask->count, count);
+    return network->masked ? masking_keep(network, scope, mask, states, states_count)
+                           : delete_others(network, scope, mask, states, states_count);
+}
+
+enum status survivors_values(const struct network *network, int parameter, float *values) {
+    const struct parameter *p = &network->parameters[parameter];
+    struct backend *backend = network->backend;
+    const float *stored = network->beta + p->offset;
+    if (p->count == p->stored)
+        return backend->copy(backend, values, stored, p->count * sizeof *values);
+    return backend->gather(backend, stored, p->indices, p->count, values);
+}
+
 enum status survivors_hash(const struct network *network, int parameter, uint64_t *hash) {
     const struct parameter *p = &network->parameters[parameter];
     struct backend *backend = network->backend;
     uint64_t values = 0, indices = 0;
-    TRY(backend->hash(backend, network->beta + p->offset, p->count, &values));
+    TRY(backend->hash(backend, network->beta + p->offset, p->stored, &values));
     if (p->indices != NULL)
         TRY(backend->hash(backend, p->indices, p->count, &indices));
     *hash = values + 31 * indices;

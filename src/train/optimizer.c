@@ -54,7 +54,7 @@ static enum status update_with_decay(struct optimizer *optimizer, struct update_
     for (int i = 0; i < network->parameters_count; i++) {
         const struct parameter *p = &network->parameters[i];
         const size_t first = p->offset > begin ? p->offset : begin;
-        const size_t last = p->offset + p->count < end ? p->offset + p->count : end;
+        const size_t last = p->offset + p->stored < end ? p->offset + p->stored : end;
         if (first >= last)
             continue;
         args->l1 = p->is_weight ? (float)optimizer->settings->l1 : 0.0F;

@@ -26,7 +26,7 @@ HEADERS = {
     "config": "recipe",
     "data": "dataset idx",
     "model": "initializer network",
-    "prune": "prune schedule survivors",
+    "prune": "prune quota schedule survivors",
     "io": "events model run_dir run_record safetensors",
     "report": "report",
     "fsa": "fsa",

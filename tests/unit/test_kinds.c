@@ -17,6 +17,8 @@ static const struct table tables[] = {
     {schedule_unit_names, SCHEDULE_UNIT_COUNT, "updates events epochs "},
     {inference_names, INFERENCE_COUNT, "mean sample "},
     {prune_scope_names, SCOPE_COUNT, "layer global "},
+    {distribution_names, DISTRIBUTION_COUNT, "uniform erk "},
+    {deletion_names, DELETION_COUNT, "delete mask "},
 };
 enum { TABLES = sizeof tables / sizeof tables[0] };
 

@@ -85,6 +85,9 @@ static void what_is_not_given_has_its_default(void **state) {
     assert_true(r.train.optimizer.beta1 == 0.9 && r.train.optimizer.beta2 == 0.999);
     assert_int_equal(r.prune.layers_count, 0);
     assert_int_equal(r.prune.scope, SCOPE_LAYER);
+    assert_int_equal(r.prune.distribution, DISTRIBUTION_UNIFORM);
+    assert_int_equal(r.prune.deletion, DELETION_DELETE);
+    assert_true(r.prune.min_keep == 1 && !r.prune.normalise);
     assert_int_equal(r.prune.schedule, SCHEDULE_NONE);
     assert_true(r.prune.rate == 0.005 && r.prune.mu == 10);
     assert_true(r.prune.unit == UNIT_UPDATES && r.prune.every == 50);
@@ -133,16 +136,18 @@ static void every_defaults_by_unit(void **state) {
 static void every_key_is_read(void **state) {
     (void)state;
     struct recipe r;
-    parse("network = ( { type = \"conv\"; name = \"c-1_x\"; filters = 3; kernel = 5; stride = 2;\n"
-          "  padding = 4; activation = \"tanh\"; initializer = \"he_uniform\"; },\n"
-          "  { type = \"maxpool\"; size = 3; }, { type = \"dense\"; units = 7; } );\n"
-          "data = { dir = \"a \\\"b\\\"\"; train_limit = 5; test_limit = 6; validation = 2; };\n"
-          "train = { epochs = 3; steps = 9; batch = 2; seed = 77; threads = 3; log_every = 4;\n"
-          "  optimizer = \"sgd\"; learning_rate = 2; momentum = 0.5; nesterov = true; };\n"
-          "prune = { layers = ( \"c-1_x\" ); scope = \"global\"; schedule = \"fsa\";\n"
-          "  rate = 0.25; mu = 2.5; unit = \"events\"; every = 8; begin = 1; end = 90; keep = 12; "
-          "}; # the end",
-          &r);
+    parse(
+        "network = ( { type = \"conv\"; name = \"c-1_x\"; filters = 3; kernel = 5; stride = 2;\n"
+        "  padding = 4; activation = \"tanh\"; initializer = \"he_uniform\"; },\n"
+        "  { type = \"maxpool\"; size = 3; }, { type = \"dense\"; units = 7; } );\n"
+        "data = { dir = \"a \\\"b\\\"\"; train_limit = 5; test_limit = 6; validation = 2; };\n"
+        "train = { epochs = 3; steps = 9; batch = 2; seed = 77; threads = 3; log_every = 4;\n"
+        "  optimizer = \"sgd\"; learning_rate = 2; momentum = 0.5; nesterov = true; };\n"
+        "prune = { layers = ( \"c-1_x\" ); scope = \"global\"; normalise = true;\n"
+        "  distribution = \"uniform\"; min_keep = 0.25; deletion = \"mask\"; schedule = \"fsa\";\n"
+        "  rate = 0.25; mu = 2.5; unit = \"events\"; every = 8; begin = 1; end = 90; keep = 12; "
+        "}; # the end",
+        &r);
     const struct layer_settings conv = {.type = LAYER_CONV,
                                         .name = "c-1_x",
                                         .filters = 3,
@@ -162,6 +167,8 @@ static void every_key_is_read(void **state) {
     assert_true(r.train.optimizer.nesterov);
     assert_string_equal(r.prune.layers[0], "c-1_x");
     assert_true(r.prune.scope == SCOPE_GLOBAL && r.prune.schedule == SCHEDULE_FSA);
+    assert_true(r.prune.normalise && r.prune.min_keep == 0.25);
+    assert_int_equal(r.prune.deletion, DELETION_MASK);
     assert_true(r.prune.mu == 2.5 && r.prune.unit == UNIT_EVENTS);
     assert_true(r.prune.rate == 0.25 && r.prune.every == 8 && r.prune.keep == 12);
     assert_true(r.prune.begin == 1 && r.prune.end == 90);
