@@ -254,8 +254,9 @@ static enum status finish_gradient(struct network *network, const struct block *
     if (weight->indices != NULL)
         TRY(carry_gradient(network, weight));
     if (block->statistics >= 0) /* pruning moves the vector's parts: whatever lies there now */
-        TRY(backend->clear(backend, network->gradient + bias->offset + bias->count,
-                           2 * bias->count * sizeof *network->gradient));
+        TRY(network->backend->clear(network->backend,
+                                    network->gradient + bias->offset + bias->count,
+                                    2 * bias->count * sizeof *network->gradient));
     return sink->ready(sink->context, weight->offset, weight->stored + bias->stored);
 }
 
