@@ -17,7 +17,8 @@ struct update_vectors {
     float *restrict state0, *restrict state1;
 };
 
-/** Updates of elements 0..count-1, by backend.h's formulas. */
+/** Updates of elements 0..count-1, by backend.h's formulas: the same bits for an element wherever
+ *  in a vector it lies, so that survivors and shares can be renumbered and cut anywhere. */
 struct update_kernels {
     void (*update)(const struct update_args *args, struct update_vectors vectors, size_t count);
 };

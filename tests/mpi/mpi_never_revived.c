@@ -47,6 +47,7 @@ static void side_create(struct side *side, const char *settings, const char *del
     side->recipe.train.threads = 1;
     CHECK_OK(replica_create(&side->recipe, c, train, &side->replica));
     const struct run_length run = {STEPS, IMAGES / BATCH};
+    CHECK_OK(replica_join(&side->replica));
     CHECK_OK(pruner_create(side->replica.network, &side->recipe.prune, run, c, &side->pruner));
 }
 
@@ -62,6 +63,7 @@ static void step(struct side *side, int update) {
     if (in_epoch == 0)
         CHECK_OK(replica_shuffle(&side->replica, 1 + (update - 1) / (IMAGES / BATCH)));
     CHECK_OK(replica_update(&side->replica, dataset_batch(IMAGES, BATCH, in_epoch)));
+    CHECK_OK(replica_complete(&side->replica));
     CHECK_OK(pruner_step(&side->pruner, update, side->replica.optimizer.states,
                          OPTIMIZER_STATES_MAX, &pruned));
 }

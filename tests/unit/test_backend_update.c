@@ -304,12 +304,54 @@ ON_EACH_BACKEND(decay_pulls_weights_to_zero) {
     b->release(b, gradient);
 }
 
+/* Each element alone gets the bits that it gets among others. */
+ON_EACH_BACKEND(elements_do_not_depend_on_their_place) {
+    for (int variant = 0; variant < 2 * OPTIMIZER_COUNT; variant++) {
+        enum { FEW = 61 };
+        float *host[4], *all[4], *one[4];
+        const bool decays = variant % 2;
+        const struct update_args args = {.kind = (enum optimizer_kind)(variant / 2),
+                                         .learning_rate = 0.3F,
+                                         .momentum = 0.9F,
+                                         .nesterov = true,
+                                         .rho = 0.95F,
+                                         .beta1 = 0.9F,
+                                         .beta2 = 0.999F,
+                                         .epsilon = 1e-6F,
+                                         .l1 = decays ? 0.01F : 0,
+                                         .l2 = decays ? 0.3F : 0,
+                                         .step = 3};
+        for (int v = 0; v < 4; v++) {
+            host[v] = case_floats(seed, (uint32_t)(40 + v), FEW);
+            for (int i = 0; v > 1 && i < FEW; i++)
+                host[v][i] = fabsf(host[v][i]);
+            all[v] = device_of(b, host[v], FEW * sizeof(float));
+            one[v] = device_of(b, host[v], FEW * sizeof(float));
+        }
+        assert_ok(b->update(b, &args, all[0], all[1], all[2], all[3], FEW));
+        for (int i = 0; i < FEW; i++)
+            assert_ok(b->update(b, &args, one[0] + i, one[1] + i, one[2] + i, one[3] + i, 1));
+        for (int v = 0; v < 4; v++) {
+            float *among = host_of(b, all[v], FEW * sizeof(float));
+            float *alone = host_of(b, one[v], FEW * sizeof(float));
+            if (v != 1)
+                assert_memory_equal(among, alone, FEW * sizeof(float));
+            free(among);
+            free(alone);
+            free(host[v]);
+            b->release(b, all[v]);
+            b->release(b, one[v]);
+        }
+    }
+}
+
 int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(update_sgd),
         cmocka_unit_test(update_sgd_momentum),
         cmocka_unit_test(update_adadelta),
         cmocka_unit_test(update_adam),
+        cmocka_unit_test(elements_do_not_depend_on_their_place),
         cmocka_unit_test(decay_pulls_weights_to_zero),
         cmocka_unit_test(select_largest_equals_a_full_sort),
         cmocka_unit_test(select_largest_breaks_ties_to_the_lower_index),

@@ -2,6 +2,7 @@
 #include "isa.h"
 
 #include <math.h>
+#include <string.h>
 
 static void update_plain(const struct update_args *args, struct update_vectors v, size_t count) {
     const float rate = args->learning_rate;
@@ -70,7 +71,12 @@ static void decay(const struct update_args *args, struct update_vectors v, size_
     }
 }
 
-static void update(const struct update_args *args, struct update_vectors vectors, size_t count) {
+/* Elements of whole vectors of every set: what comes behind the vectors of a loop is compiled
+ * otherwise, with roundings of its own, so nothing does. */
+enum { WHOLE = 16 };
+
+/* count is a multiple of WHOLE. */
+static void update_whole(const struct update_args *args, struct update_vectors v, size_t count) {
     static void (*const updates[OPTIMIZER_COUNT])(const struct update_args *, struct update_vectors,
                                                   size_t) = {
         [OPTIMIZER_SGD] = update_sgd,
@@ -78,8 +84,35 @@ static void update(const struct update_args *args, struct update_vectors vectors
         [OPTIMIZER_ADAM] = update_adam,
     };
     if (args->l1 != 0.0F || args->l2 != 0.0F)
-        decay(args, vectors, count);
-    updates[args->kind](args, vectors, count);
+        decay(args, v, count);
+    updates[args->kind](args, v, count);
+}
+
+/* Fewer than WHOLE elements, filled up with zeros, by way of a buffer. */
+static void update_rest(const struct update_args *args, struct update_vectors v, size_t count) {
+    float *const vectors[] = {v.beta, v.gradient, v.state0, v.state1};
+    float buffers[4][WHOLE] = {{0}};
+    const size_t bytes = count * sizeof(float);
+    for (int i = 0; i < 4; i++)
+        if (vectors[i] != NULL)
+            memcpy(buffers[i], vectors[i], bytes);
+    update_whole(args, (struct update_vectors){buffers[0], buffers[1], buffers[2], buffers[3]},
+                 WHOLE);
+    for (int i = 0; i < 4; i++)
+        if (vectors[i] != NULL)
+            memcpy(vectors[i], buffers[i], bytes);
+}
+
+static void update(const struct update_args *args, struct update_vectors v, size_t count) {
+    const size_t whole = count - count % WHOLE;
+    update_whole(args, v, whole);
+    if (whole == count)
+        return;
+    update_rest(args,
+                (struct update_vectors){v.beta + whole, v.gradient + whole,
+                                        v.state0 == NULL ? NULL : v.state0 + whole,
+                                        v.state1 == NULL ? NULL : v.state1 + whole},
+                count - whole);
 }
 
 const struct update_kernels ISA_NAME(update_kernels) = {update};
