@@ -14,7 +14,8 @@ static void print_help(void) {
         printf("  %-9s %s\n", commands[i]->name, commands[i]->summary);
     printf("\n  espalier COMMAND --help    what a command takes\n"
            "  espalier --version\n\n"
-           "Exit codes: 0 done, 1 a failure during the run, 2 bad usage, recipe or input.\n");
+           "Exit codes: 0 done, 1 a failure during the run, 2 bad usage, recipe or input,\n"
+           "75 stopped on request after a checkpoint.\n");
 }
 
 static void print_command_help(const struct command *command) {

@@ -6,7 +6,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/** 64 lower-case hexadecimal digits and the terminating zero. */
+/** Bytes of a SHA-256; as text, 64 lower-case hexadecimal digits and the terminating zero. */
+#define DIGEST_SIZE 32
 #define DIGEST_TEXT_SIZE 65
 
 struct digest; /* a SHA-256 under way */
@@ -15,7 +16,8 @@ struct digest; /* a SHA-256 under way */
 enum status digest_create(struct digest **digest);
 enum status digest_add(struct digest *digest, const void *bytes, size_t count);
 
-/** Write the digest's text and destroy it. */
+/** Write the digest, as bytes or as text, and destroy it. */
+enum status digest_finish_bytes(struct digest *digest, unsigned char bytes[DIGEST_SIZE]);
 enum status digest_finish(struct digest *digest, char text[DIGEST_TEXT_SIZE]);
 void digest_destroy(struct digest *digest);
 

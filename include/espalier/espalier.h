@@ -5,6 +5,7 @@
 #include <espalier/arena.h>
 #include <espalier/backend.h>
 #include <espalier/bitmask.h>
+#include <espalier/checkpoint.h>
 #include <espalier/communicator.h>
 #include <espalier/dataset.h>
 #include <espalier/digest.h>
@@ -13,6 +14,7 @@
 #include <espalier/fsa.h>
 #include <espalier/idx.h>
 #include <espalier/initializer.h>
+#include <espalier/interrupt.h>
 #include <espalier/kinds.h>
 #include <espalier/model.h>
 #include <espalier/nearest.h>

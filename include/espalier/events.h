@@ -9,19 +9,28 @@
 #include <espalier/recipe.h>
 #include <espalier/status.h>
 #include <stdbool.h>
-#include <stdio.h>
 
-/** An events.jsonl that is being appended to; owns its file. */
+/** An events.jsonl that is being appended to; owns its file, and by a lock on it the run directory:
+ *  two runs never write to one. The lock goes with the process, however that ends. */
 struct event_log {
-    FILE *file; /* NULL: closed */
+    bool is_open;
+    int descriptor;
     char path[4096];
     double start_seconds; /* monotonic; "seconds" of an event counts from here */
 };
 
-/** Open RUN_DIR/events.jsonl for writing. */
-enum status event_log_open(const char *run_dir, struct event_log *log);
-/** Flush and close; reports what could not be written. Legal on a closed log. */
+/** Open RUN_DIR/events.jsonl for appending, and lock it. ST_USAGE when another run still holds the
+ *  lock after `wait_seconds`. */
+enum status event_log_open(const char *run_dir, double wait_seconds, struct event_log *log);
+/** Close; reports what could not be written. Legal on a closed log. */
 enum status event_log_close(struct event_log *log);
+
+/** Append a line with its newline, as one write. */
+enum status event_log_append(struct event_log *log, const char *line, size_t length);
+/** Flush to disk; *bytes is the file's length. */
+enum status event_log_sync(struct event_log *log, int64_t *bytes);
+/** Drop what lies behind the first `bytes`. ST_INPUT when there are fewer. */
+enum status event_log_cut(struct event_log *log, int64_t bytes);
 
 /** One object a line, flushed as a line; ST_IO names the file and the reason (a full disk). All
  *  have "event" and "seconds". */
@@ -55,6 +64,18 @@ struct epoch_event {
     double images_per_second;
 };
 enum status event_epoch(struct event_log *log, const struct epoch_event *event);
+
+/** After a checkpoint was written. */
+struct checkpoint_event {
+    int64_t step;
+    const char *file; /* "checkpoints/step-00000469.safetensors" */
+    uint64_t bytes;
+    double seconds_event; /* that the run waited */
+};
+enum status event_checkpoint(struct event_log *log, const struct checkpoint_event *event);
+
+/** When a run goes on from a checkpoint: the events behind it have been cut off. */
+enum status event_resume(struct event_log *log, int64_t step, const char *file, int ranks);
 
 /** What the run came to. */
 struct run_summary {

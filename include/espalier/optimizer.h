@@ -14,6 +14,9 @@ struct optimizer {
     uint64_t step;                       /* updates done */
 };
 
+/** What the states of each kind of optimizer are called; NULL where it has fewer. */
+extern const char *const optimizer_state_names[OPTIMIZER_COUNT][OPTIMIZER_STATES_MAX];
+
 /** Zero state for the recipe's optimizer. */
 enum status optimizer_create(struct network *network, const struct train_settings *settings,
                              struct optimizer *optimizer);

@@ -10,7 +10,8 @@
 #include <stdio.h>
 
 struct progress {
-    FILE *stream; /* NULL: silent */
+    FILE *stream;   /* NULL: silent */
+    FILE *warnings; /* the stream, even where all else is silent */
     bool terminal;
     bool drawn; /* a line stands that must be cleared */
     double last_seconds;
@@ -33,6 +34,9 @@ void progress_draw(struct progress *progress, double fraction, const char *forma
 /** Print a line that stays, above the bar. */
 void progress_line(struct progress *progress, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
+
+/** Print a line that must be seen, whether or not the rest is silent. */
+void progress_warn(struct progress *progress, const char *text);
 
 /** Clear the bar. */
 void progress_end(struct progress *progress);

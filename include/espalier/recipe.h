@@ -57,6 +57,12 @@ struct train_settings {
     struct optimizer_settings optimizer;
 };
 
+struct checkpoint_settings {
+    int every;      /* updates; 0: off */
+    double seconds; /* 0: off */
+    int keep;       /* the newest ones */
+};
+
 struct prune_settings {
     char **layers; /* names, in the recipe's order */
     int layers_count;
@@ -82,6 +88,7 @@ struct recipe {
     int layers_count;
     struct data_settings data;
     struct train_settings train;
+    struct checkpoint_settings checkpoint;
     struct prune_settings prune;
     struct arena *arena;
 };
@@ -112,6 +119,11 @@ enum status recipe_write(const struct recipe *recipe, FILE *file);
 
 /** The resolved recipe as text, allocated with malloc; the caller frees it. */
 enum status recipe_text(const struct recipe *recipe, char **text);
+
+/** How two resolved recipes differ, as one line with keys and both values; "" where they differ in
+ *  nothing that a run could not change half way (epochs, logging, threads, checkpoint.*, where the
+ *  data lie). Allocated with malloc; the caller frees it. */
+enum status recipe_differences(const struct recipe *now, const struct recipe *then, char **text);
 
 /** Write the table of keys (name, type, default, bounds, meaning), for --help. */
 void recipe_write_keys(FILE *file);

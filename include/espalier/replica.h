@@ -19,6 +19,10 @@ struct replica_seconds {
     double gather, forward, loss, backward, wait, update;
 };
 
+/** What a rank may ask of all: summed along with the gradient, so that after an update all ranks
+ * know at no cost of its own. */
+enum replica_request { REQUEST_STOP, REQUEST_CHECKPOINT, REQUEST_COUNT };
+
 struct replica {
     const struct recipe *recipe;
     struct communicator *communicator;
@@ -32,6 +36,8 @@ struct replica {
     float *x;                     /* device [max_samples][input] */
     struct loss_sums *sums;       /* device: this rank's, until someone clears them */
     int64_t step;                 /* updates done */
+    /* Before an update, 1 where this rank asks for it; after it, how many ranks did. */
+    float requests[REQUEST_COUNT];
     struct replica_seconds seconds;
 };
 

@@ -12,13 +12,31 @@
 
 enum { SAFETENSORS_DIMENSIONS_MAX = 8 };
 
-/** One F32 tensor: a view, the file or the caller owns what it points to. */
+/*          enumerator        name   bytes */
+#define SAFETENSORS_TYPES(X)                                                                       \
+    X(SAFETENSORS_F32, "F32", 4)                                                                   \
+    X(SAFETENSORS_F64, "F64", 8)                                                                   \
+    X(SAFETENSORS_I64, "I64", 8)                                                                   \
+    X(SAFETENSORS_U8, "U8", 1)
+
+#define SAFETENSORS_ENUMERATOR(enumerator, name, size) enumerator,
+enum safetensors_type { SAFETENSORS_TYPES(SAFETENSORS_ENUMERATOR) SAFETENSORS_TYPE_COUNT };
+#undef SAFETENSORS_ENUMERATOR
+
+/** Bytes of one value. */
+size_t safetensors_type_size(enum safetensors_type type);
+
+/** One tensor: a view, the file or the caller owns what it points to. */
 struct safetensor {
     const char *name;
+    enum safetensors_type type;
     int dimensions;
     uint64_t size[SAFETENSORS_DIMENSIONS_MAX];
-    const float *values; /* [product of size] */
+    const void *values; /* [product of size], aligned to the type's size */
 };
+
+/** Number of values. */
+uint64_t safetensor_count(const struct safetensor *tensor);
 
 struct safetensors_entry {
     const char *key, *text;
@@ -37,10 +55,24 @@ struct safetensors {
 enum status safetensors_write(const char *path, const struct safetensor *tensors, int tensors_count,
                               const struct safetensors_entry *metadata, int metadata_count);
 
-/** Read a file of F32 tensors. ST_INPUT names the file, what was found and what was expected;
- *  every offset and length is checked before it is used; allocates no more than the file's
- *  length calls for. safetensors_destroy frees it (legal on a zeroed one). */
+/** The same, sealed: the last tensor, "sha256" (U8 [32]), whose bytes end the file, is the SHA-256
+ *  of all bytes before them. *bytes is the file's length. */
+#define SAFETENSORS_SEAL "sha256"
+enum status safetensors_write_sealed(const char *path, const struct safetensor *tensors,
+                                     int tensors_count, const struct safetensors_entry *metadata,
+                                     int metadata_count, uint64_t *bytes);
+
+/** Read a file of tensors of the types above. ST_INPUT names the file, what was found and what was
+ *  expected; every offset and length is checked before it is used; allocates no more than the
+ *  file's length calls for. safetensors_destroy frees it (legal on a zeroed one). */
 enum status safetensors_read(const char *path, struct safetensors *file);
+
+/** As safetensors_read, from memory; `name` names it in messages. */
+enum status safetensors_parse(const char *name, const void *bytes, size_t count,
+                              struct safetensors *file);
+
+/** ST_INPUT, naming `name`, unless the bytes end with the seal of a sealed file. */
+enum status safetensors_check_seal(const char *name, const void *bytes, size_t count);
 
 void safetensors_destroy(struct safetensors *file);
 

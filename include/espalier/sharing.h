@@ -36,6 +36,14 @@ struct share sharing_share(const struct sharing *, size_t count, int rank);
  *  afterwards. Collective. */
 void sharing_meet(struct sharing *);
 
+/** Leave `count` values, at most SHARING_WISHES_MAX, for the others; to be called before the first
+ *  meeting of a step. */
+enum { SHARING_WISHES_MAX = 8 };
+void sharing_wish(const struct sharing *, const float *wishes, int count);
+
+/** The ranks' wishes added up, in place; between two meetings. */
+void sharing_sum_wishes(const struct sharing *, float *wishes, int count);
+
 /** gradient[range] = the ranks' gradients added up in their order. To be called between two
  *  meetings, for no more than this rank's share. */
 void sharing_sum(const struct sharing *, struct share range);

@@ -20,6 +20,7 @@ enum status {
     ST_DIVERGED,      /* ranks that must be equal are not; exit code 1 */
     ST_UNAVAILABLE,   /* the machine or the build lacks what was asked for; exit code 1 */
     ST_COMMUNICATION, /* the message-passing library failed; exit code 1 */
+    ST_STOPPED,       /* no failure: stopped on request, to be resumed; exit code 75 */
     ST_COUNT
 };
 
@@ -31,7 +32,7 @@ enum status status_fail(enum status code, const char *format, ...)
 /** The last message recorded in this thread; never NULL, "" if there is none. */
 const char *status_message(void);
 
-/** The process's exit code for a status: 0, 1 or 2. */
+/** The process's exit code for a status: 0, 1, 2 or 75. */
 int status_exit_code(enum status code);
 
 /** Record a failure and return its code from the calling function. */

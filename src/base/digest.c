@@ -30,15 +30,22 @@ enum status digest_add(struct digest *digest, const void *bytes, size_t count) {
     return ST_OK;
 }
 
-enum status digest_finish(struct digest *digest, char text[DIGEST_TEXT_SIZE]) {
+enum status digest_finish_bytes(struct digest *digest, unsigned char bytes[DIGEST_SIZE]) {
     unsigned char raw[EVP_MAX_MD_SIZE];
     unsigned size = 0;
     int ok = EVP_DigestFinal_ex(digest->context, raw, &size);
     digest_destroy(digest);
-    if (ok != 1 || 2 * size + 1 != DIGEST_TEXT_SIZE)
+    if (ok != 1 || size != DIGEST_SIZE)
         FAIL(ST_UNAVAILABLE, "libcrypto failed to compute a SHA-256");
-    for (unsigned i = 0; i < size; i++)
-        snprintf(text + 2 * (size_t)i, 3, "%02x", raw[i]);
+    memcpy(bytes, raw, DIGEST_SIZE);
+    return ST_OK;
+}
+
+enum status digest_finish(struct digest *digest, char text[DIGEST_TEXT_SIZE]) {
+    unsigned char raw[DIGEST_SIZE];
+    TRY(digest_finish_bytes(digest, raw));
+    for (size_t i = 0; i < DIGEST_SIZE; i++)
+        snprintf(text + 2 * i, 3, "%02x", raw[i]);
     return ST_OK;
 }
 

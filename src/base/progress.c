@@ -26,7 +26,7 @@ static bool is_terminal(FILE *stream) {
 }
 
 void progress_begin(struct progress *progress, FILE *stream, bool quiet) {
-    *progress = (struct progress){.stream = quiet ? NULL : stream};
+    *progress = (struct progress){.stream = quiet ? NULL : stream, .warnings = stream};
     progress->terminal = progress->stream != NULL && is_terminal(stream);
     progress->last_seconds = progress->terminal ? -redraw_seconds : monotonic_seconds();
 }
@@ -103,6 +103,12 @@ void progress_line(struct progress *progress, const char *format, ...) {
     fflush(progress->stream);
     /* the bar comes back at once */
     progress->last_seconds = progress->terminal ? -redraw_seconds : monotonic_seconds();
+}
+
+void progress_warn(struct progress *progress, const char *text) {
+    progress_end(progress);
+    fprintf(progress->warnings, "espalier: warning: %s\n", text);
+    fflush(progress->warnings);
 }
 
 void progress_end(struct progress *progress) {

@@ -32,9 +32,9 @@ const char *status_message(void) {
 
 int status_exit_code(enum status code) {
     static const int exit_codes[ST_COUNT] = {
-        [ST_OK] = 0,          [ST_USAGE] = 2,         [ST_INPUT] = 2,   [ST_SHAPE] = 2,
-        [ST_IO] = 1,          [ST_MEMORY] = 1,        [ST_NUMERIC] = 1, [ST_DIVERGED] = 1,
-        [ST_UNAVAILABLE] = 1, [ST_COMMUNICATION] = 1,
+        [ST_OK] = 0,          [ST_USAGE] = 2,         [ST_INPUT] = 2,    [ST_SHAPE] = 2,
+        [ST_IO] = 1,          [ST_MEMORY] = 1,        [ST_NUMERIC] = 1,  [ST_DIVERGED] = 1,
+        [ST_UNAVAILABLE] = 1, [ST_COMMUNICATION] = 1, [ST_STOPPED] = 75,
     };
     return exit_codes[code];
 }

@@ -13,17 +13,11 @@ struct totals {
     uint64_t connections, survivors, biases, bytes;
 };
 
-static uint64_t count_values(const struct safetensor *tensor) {
-    uint64_t count = 1;
-    for (int i = 0; i < tensor->dimensions; i++)
-        count *= tensor->size[i];
-    return count;
-}
-
 static uint64_t count_survivors(const struct safetensor *tensor) {
-    uint64_t values = count_values(tensor), survivors = 0;
+    uint64_t values = safetensor_count(tensor), survivors = 0;
+    const float *value = tensor->values;
     for (uint64_t i = 0; i < values; i++)
-        survivors += tensor->values[i] != 0;
+        survivors += value[i] != 0;
     return survivors;
 }
 
@@ -60,7 +54,7 @@ static void print_counts(uint64_t connections, uint64_t survivors, uint64_t byte
 static void print_tensor(const struct safetensor *tensor, int name_width, int shape_width,
                          struct totals *totals) {
     char shape[SHAPE_SIZE];
-    uint64_t values = count_values(tensor), bytes = values * sizeof(float);
+    uint64_t values = safetensor_count(tensor), bytes = values * sizeof(float);
     printf("%-*s  %-*s", name_width, tensor->name, shape_width, format_shape(tensor, shape));
     totals->bytes += bytes;
     if (is_bias(tensor)) {

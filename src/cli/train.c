@@ -3,6 +3,7 @@
 
 #include <espalier/run_dir.h>
 #include <espalier/trainer.h>
+#include <stdlib.h>
 #include <string.h>
 
 enum { RUN_DIR_MAX = 2048 };
@@ -10,16 +11,26 @@ enum { RUN_DIR_MAX = 2048 };
 struct arguments {
     struct recipe recipe;
     const char *run_dir; /* NULL: the default */
-    bool quiet;
+    bool resume, quiet;
 };
+
+/* A requeued job runs the same command line again. */
+static bool restarted_by_slurm(void) {
+    const char *count = getenv("SLURM_RESTART_COUNT");
+    return count != NULL && strtol(count, NULL, 10) > 0;
+}
 
 static enum status read_arguments(int argc, char **argv, struct arguments *arguments) {
     const struct option options[] = {{"-o", .text = &arguments->run_dir},
+                                     {"--resume", .flag = &arguments->resume},
                                      {"--quiet", .flag = &arguments->quiet},
                                      {.name = NULL}};
     TRY(options_load_recipe(&command_train, argc, argv, options, &arguments->recipe));
+    if (arguments->run_dir == NULL && arguments->resume)
+        FAIL(ST_USAGE, "train: --resume needs -o RUN_DIR: the run to go on with");
     if (arguments->run_dir == NULL)
         return ST_OK;
+    arguments->resume = arguments->resume || restarted_by_slurm();
     if (arguments->run_dir[0] == '\0')
         FAIL(ST_USAGE, "train: option '-o' needs a directory's name");
     if (strlen(arguments->run_dir) >= RUN_DIR_MAX)
@@ -44,8 +55,9 @@ static enum status run(struct communicator *communicator, int argc, char **argv)
     enum status status = communicator_agree(communicator, read_arguments(argc, argv, &arguments));
     if (status == ST_OK)
         status = choose_run_dir(communicator, &arguments, run_dir);
+    const struct trainer_options options = {run_dir, arguments.resume, arguments.quiet};
     if (status == ST_OK)
-        status = trainer_run(&arguments.recipe, communicator, run_dir, arguments.quiet);
+        status = trainer_run(&arguments.recipe, communicator, &options);
     if (status == ST_OK && communicator->rank == 0)
         printf("%s\n", run_dir);
     recipe_destroy(&arguments.recipe);
@@ -55,7 +67,7 @@ static enum status run(struct communicator *communicator, int argc, char **argv)
 
 const struct command command_train = {
     .name = "train",
-    .usage = "espalier train RECIPE [-s KEY=VALUE]... [-o RUN_DIR] [--quiet]",
+    .usage = "espalier train RECIPE [-s KEY=VALUE]... [-o RUN_DIR] [--resume] [--quiet]",
     .summary = "train a recipe's network, pruning it on the way",
     .help =
         "  RECIPE         a libconfig file, for example jobs/recipes/ann_a.cfg\n"
@@ -63,10 +75,17 @@ const struct command command_train = {
         "                 written [a,b], layers' keys network.NAME.KEY=VALUE\n"
         "  -o RUN_DIR     where the results go (default: results/runs/RECIPE-TIME);\n"
         "                 must be empty or not exist\n"
+        "  --resume       go on with the run in RUN_DIR from its newest checkpoint, as if it had\n"
+        "                 never stopped; start it where there is none, leave it alone where it is\n"
+        "                 finished. The recipe must be the same but for epochs, logging, threads,\n"
+        "                 checkpoint.* and data.dir. Implied by SLURM_RESTART_COUNT above 0\n"
         "  --quiet        no progress on stderr\n"
         "\n"
-        "RUN_DIR gets recipe.cfg (resolved, complete), events.jsonl, model.safetensors and\n"
-        "summary.json; its path is printed at the end. Runs on one rank, or on N under\n"
+        "RUN_DIR gets recipe.cfg (resolved, complete), events.jsonl, checkpoints/,\n"
+        "model.safetensors and summary.json; its path is printed at the end. SIGTERM, SIGINT and\n"
+        "SIGUSR1, to any rank, stop the run after a checkpoint, with exit code 75; a second "
+        "SIGINT\n"
+        "stops it at once. Runs on one rank, or on N under\n"
         "'mpirun -n N --bind-to none' or srun: the batch is global and is divided among them.\n",
     .run = run,
 };

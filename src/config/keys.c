@@ -23,11 +23,11 @@
 static const double learning_rates[OPTIMIZER_COUNT] = {
     [OPTIMIZER_SGD] = 0.01, [OPTIMIZER_ADADELTA] = 1.0, [OPTIMIZER_ADAM] = 0.001};
 
-const char *const recipe_groups[] = {"data", "train", "prune", NULL};
+const char *const recipe_groups[] = {"data", "train", "checkpoint", "prune", NULL};
 
 /* Rows of a group stand together: the dump writes them in this order. */
 const struct key recipe_keys[] = {
-    {"data.dir", KEY_TEXT, RECIPE(data.dir), .text = "data/mnist",
+    {"data.dir", KEY_TEXT, RECIPE(data.dir), .text = "data/mnist", .harmless = true,
      .meaning = "directory of the IDX files; $ESPALIER_MNIST where it is set and this is not"},
     {"data.train_limit", KEY_INTEGER, RECIPE(data.train_limit), .integer = {0, 0, INT_MAX},
      .meaning = "use the first so many training images only; 0: all"},
@@ -36,17 +36,17 @@ const struct key recipe_keys[] = {
     {"data.validation", KEY_INTEGER, RECIPE(data.validation), .integer = {0, 0, INT_MAX},
      .meaning = "images at the end of the training set that are held out"},
     {"train.epochs", KEY_INTEGER, RECIPE(train.epochs), .integer = {12, 1, 1000000},
-     .meaning = "passes over the training set"},
+     .harmless = true, .meaning = "passes over the training set"},
     {"train.steps", KEY_INTEGER, RECIPE(train.steps), .integer = {0, 0, INT_MAX},
      .meaning = "stop after so many updates; 0: epochs alone decide"},
     {"train.batch", KEY_INTEGER, RECIPE(train.batch), .integer = {128, 1, 1 << 20},
      .meaning = "images of one update, over all ranks together"},
     {"train.seed", KEY_INTEGER, RECIPE(train.seed), .integer = {1, 0, INT64_MAX},
      .meaning = "key of every random number"},
-    {"train.threads", KEY_INTEGER, RECIPE(train.threads), .integer = {0, 0, 4096},
+    {"train.threads", KEY_INTEGER, RECIPE(train.threads), .integer = {0, 0, 4096}, .harmless = true,
      .meaning = "threads of each rank; 0: its share of the cores"},
     {"train.log_every", KEY_INTEGER, RECIPE(train.log_every), .integer = {50, 1, INT_MAX},
-     .meaning = "updates that one step event covers"},
+     .harmless = true, .meaning = "updates that one step event covers"},
     {"train.optimizer", KEY_KIND, RECIPE(train.optimizer.kind), .kinds = optimizer_names,
      .integer = {OPTIMIZER_ADADELTA}, .meaning = "how a gradient becomes an update"},
     {"train.learning_rate", KEY_REAL, RECIPE(train.optimizer.learning_rate),
@@ -68,6 +68,14 @@ const struct key recipe_keys[] = {
      .meaning = "adds l1 times the sum of all |weight| to the loss"},
     {"train.l2", KEY_REAL, RECIPE(train.l2), .real = {0, CLOSED(0, 1e6)},
      .meaning = "adds l2 / 2 times the sum of all weight^2 to the loss (weight decay)"},
+    {"checkpoint.every", KEY_INTEGER, RECIPE(checkpoint.every), .integer = {0, 0, INT_MAX},
+     .harmless = true,
+     .meaning = "updates between checkpoints, beside those at each epoch's end; 0: off"},
+    {"checkpoint.seconds", KEY_REAL, RECIPE(checkpoint.seconds), .real = {600, CLOSED(0, 1e9)},
+     .harmless = true, .meaning = "seconds between checkpoints, likewise; 0: off"},
+    {"checkpoint.keep", KEY_INTEGER, RECIPE(checkpoint.keep), .integer = {2, 1, 1000000},
+     .harmless = true,
+     .meaning = "the newest checkpoints that are kept, beside the best on validation images"},
     {"prune.layers", KEY_NAMES, RECIPE(prune.layers),
      .count_offset = offsetof(struct recipe, prune.layers_count),
      .meaning = "names of the conv and dense layers that lose connections"},

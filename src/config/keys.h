@@ -41,6 +41,7 @@ struct key {
     const char *const *kinds; /* KEY_KIND: the names */
     unsigned users;           /* bit per layer type or optimizer that has this key; 0: every one */
     bool required;            /* a layer that has this key cannot do without */
+    bool harmless;            /* a run that is resumed may change it */
     const char *meaning;
 };
 

@@ -1,4 +1,5 @@
 #include "reading.h"
+#include "writing.h"
 #include <ctype.h>
 #include <errno.h>
 #include <stdlib.h>
@@ -80,13 +81,17 @@ static writer *const writers[KEY_TYPE_COUNT] = {
     [KEY_KIND] = write_kind,
 };
 
+void key_write(const struct key *key, const void *settings, FILE *file) {
+    writers[key->type](key, settings, file);
+}
+
 static void write_layer(const struct layer_settings *layer, FILE *file) {
     fputs("  {", file);
     for (int i = 0; i < layer_keys_count; i++) {
         if (!key_is_for(&layer_keys[i], (int)layer->type))
             continue;
         fprintf(file, " %s = ", layer_keys[i].name);
-        writers[layer_keys[i].type](&layer_keys[i], (const char *)layer, file);
+        key_write(&layer_keys[i], layer, file);
         fputc(';', file);
     }
     fputs(" }", file);
@@ -101,7 +106,7 @@ static void write_group(const struct recipe *recipe, const char *group, FILE *fi
             !key_is_for(key, (int)recipe->train.optimizer.kind))
             continue;
         fprintf(file, "  %s = ", key->name + size + 1);
-        writers[key->type](key, (const char *)recipe, file);
+        key_write(key, recipe, file);
         fputs(";\n", file);
     }
     fputs("};\n", file);
@@ -143,7 +148,7 @@ static void write_default(const struct key *key, char *settings, FILE *file) {
     fputs("default ", file);
     value_put(key, &value, settings);
     if (key->real.by_optimizer == NULL) {
-        writers[key->type](key, settings, file);
+        key_write(key, settings, file);
         return;
     }
     for (int i = 0; i < OPTIMIZER_COUNT; i++)

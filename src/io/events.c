@@ -1,6 +1,5 @@
 #include "file.h"
 #include <cjson/cJSON.h>
-#include <errno.h>
 #include <espalier/events.h>
 #include <espalier/number.h>
 #include <espalier/progress.h>
@@ -54,26 +53,6 @@ static void put_unsigned(struct object *object, const char *key, uint64_t value)
 
 /* ---- the log ---- */
 
-enum status event_log_open(const char *run_dir, struct event_log *log) {
-    *log = (struct event_log){0};
-    TRY(path_join(run_dir, "events.jsonl", log->path));
-    log->file = fopen(log->path, "w");
-    if (log->file == NULL)
-        FAIL(ST_IO, "cannot write %s: %s", log->path, strerror(errno));
-    log->start_seconds = monotonic_seconds();
-    return ST_OK;
-}
-
-enum status event_log_close(struct event_log *log) {
-    if (log->file == NULL)
-        return ST_OK;
-    FILE *file = log->file;
-    log->file = NULL;
-    if (fclose(file) != 0)
-        FAIL(ST_IO, "cannot write %s: %s", log->path, strerror(errno));
-    return ST_OK;
-}
-
 static struct object event_begin(const struct event_log *log, const char *event) {
     struct object object = object_create();
     put_text(&object, "event", event);
@@ -87,12 +66,11 @@ static enum status event_write(struct event_log *log, struct object *object) {
     cJSON_Delete(object->json);
     if (line == NULL)
         FAIL(ST_MEMORY, "%s: out of memory", log->path);
-    bool written = fprintf(log->file, "%s\n", line) >= 0 && fflush(log->file) == 0;
-    int error = errno;
+    size_t length = strlen(line);
+    line[length] = '\n'; /* in place of its end: the line goes out in one piece */
+    enum status status = event_log_append(log, line, length + 1);
     cJSON_free(line);
-    if (!written)
-        FAIL(ST_IO, "cannot write %s: %s", log->path, strerror(error));
-    return ST_OK;
+    return status;
 }
 
 /* ---- the events ---- */
@@ -124,7 +102,7 @@ static void put_settings(struct object *object, const struct recipe *recipe) {
 enum status event_start(struct event_log *log, const struct recipe *recipe,
                         const struct network *network, int ranks, uint32_t train_images,
                         uint32_t test_images) {
-    if (log->file == NULL)
+    if (!log->is_open)
         return ST_OK;
     struct object object = event_begin(log, "start");
     put_now(&object);
@@ -143,7 +121,7 @@ enum status event_start(struct event_log *log, const struct recipe *recipe,
 }
 
 enum status event_step(struct event_log *log, const struct step_event *event) {
-    if (log->file == NULL)
+    if (!log->is_open)
         return ST_OK;
     struct object object = event_begin(log, "step");
     put_signed(&object, "step", event->step);
@@ -176,7 +154,7 @@ static void put_layers(struct object *object, const struct network *network) {
 
 enum status event_prune(struct event_log *log, int64_t step, const struct network *network,
                         double seconds_event) {
-    if (log->file == NULL)
+    if (!log->is_open)
         return ST_OK;
     struct object object = event_begin(log, "prune");
     put_signed(&object, "step", step);
@@ -188,7 +166,7 @@ enum status event_prune(struct event_log *log, int64_t step, const struct networ
 }
 
 enum status event_epoch(struct event_log *log, const struct epoch_event *event) {
-    if (log->file == NULL)
+    if (!log->is_open)
         return ST_OK;
     struct object object = event_begin(log, "epoch");
     put_signed(&object, "epoch", event->epoch);
@@ -205,6 +183,29 @@ enum status event_epoch(struct event_log *log, const struct epoch_event *event) 
     put_unsigned(&object, "survivors", event->survivors);
     put_real(&object, "seconds_epoch", event->seconds_epoch);
     put_real(&object, "images_per_second", event->images_per_second);
+    return event_write(log, &object);
+}
+
+enum status event_checkpoint(struct event_log *log, const struct checkpoint_event *event) {
+    if (!log->is_open)
+        return ST_OK;
+    struct object object = event_begin(log, "checkpoint");
+    put_signed(&object, "step", event->step);
+    put_text(&object, "file", event->file);
+    put_unsigned(&object, "bytes", event->bytes);
+    put_real(&object, "seconds_event", event->seconds_event);
+    return event_write(log, &object);
+}
+
+enum status event_resume(struct event_log *log, int64_t step, const char *file, int ranks) {
+    if (!log->is_open)
+        return ST_OK;
+    struct object object = event_begin(log, "resume");
+    put_now(&object);
+    put_text(&object, "version", ESPALIER_VERSION);
+    put_signed(&object, "step", step);
+    put_text(&object, "file", file);
+    put_signed(&object, "ranks", ranks);
     return event_write(log, &object);
 }
 
@@ -246,7 +247,7 @@ static void put_summary(struct object *object, const struct run_summary *summary
 }
 
 enum status event_end(struct event_log *log, const struct run_summary *summary) {
-    if (log->file == NULL)
+    if (!log->is_open)
         return ST_OK;
     struct object object = event_begin(log, "end");
     put_summary(&object, summary);

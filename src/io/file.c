@@ -14,35 +14,51 @@ enum status path_join(const char *dir, const char *name, char *path) {
     return ST_OK;
 }
 
-static enum status give_up(struct whole_file *whole, int error) {
-    if (whole->file != NULL)
-        fclose(whole->file);
-    whole->file = NULL;
+bool write_all(int descriptor, const void *bytes, size_t count) {
+    for (const char *at = bytes; count > 0;) {
+        ssize_t written = write(descriptor, at, count);
+        if (written < 0 && errno != EINTR)
+            return false;
+        at += written > 0 ? written : 0;
+        count -= written > 0 ? (size_t)written : 0;
+    }
+    return true;
+}
+
+static void drop_temporary(struct whole_file *whole) {
+    if (whole->descriptor >= 0)
+        close(whole->descriptor);
+    whole->descriptor = -1;
     unlink(whole->temporary);
+}
+
+void whole_file_drop(struct whole_file *whole) {
+    if (whole->descriptor >= 0)
+        drop_temporary(whole);
+}
+
+static enum status give_up(struct whole_file *whole, int error) {
+    drop_temporary(whole);
     FAIL(ST_IO, "cannot write %s: %s", whole->path, strerror(error));
 }
 
 enum status whole_file_begin(const char *path, struct whole_file *whole) {
-    whole->file = NULL;
+    whole->descriptor = -1;
     int length = snprintf(whole->temporary, FILE_PATH_MAX, "%s.tmp", path);
     if (length < 0 || length >= FILE_PATH_MAX)
         FAIL(ST_IO, "cannot write %.64s...: %s", path, strerror(ENAMETOOLONG));
     snprintf(whole->path, FILE_PATH_MAX, "%s", path);
-    whole->file = fopen(whole->temporary, "wb");
-    if (whole->file == NULL)
+    whole->descriptor = open(whole->temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+    if (whole->descriptor < 0)
         FAIL(ST_IO, "cannot write %s: %s", path, strerror(errno));
     return ST_OK;
 }
 
 enum status whole_file_add(struct whole_file *whole, const void *bytes, size_t count) {
-    if (count > 0 && fwrite(bytes, 1, count, whole->file) != count)
-        return give_up(whole, errno);
-    return ST_OK;
+    return write_all(whole->descriptor, bytes, count) ? ST_OK : give_up(whole, errno);
 }
 
-/* The rename itself reaches the disk with the directory. Best effort: the file is whole under its
- * name either way, and not every file system can flush a directory. */
-static void flush_directory_of(const char *path) {
+void flush_directory_of(const char *path) {
     char dir[FILE_PATH_MAX];
     snprintf(dir, sizeof dir, "%s", path);
     char *slash = strrchr(dir, '/');
@@ -50,19 +66,21 @@ static void flush_directory_of(const char *path) {
         snprintf(dir, sizeof dir, ".");
     else
         slash[slash == dir ? 1 : 0] = '\0';
-    int descriptor = open(dir, O_RDONLY | O_DIRECTORY);
+    int descriptor = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (descriptor < 0)
         return;
     fsync(descriptor);
     close(descriptor);
 }
 
+/* The rename itself reaches the disk with the directory; the file is whole under its name either
+ * way. */
 enum status whole_file_finish(struct whole_file *whole) {
-    if (fflush(whole->file) != 0 || fsync(fileno(whole->file)) != 0)
+    if (fsync(whole->descriptor) != 0)
         return give_up(whole, errno);
-    FILE *file = whole->file;
-    whole->file = NULL;
-    if (fclose(file) != 0 || rename(whole->temporary, whole->path) != 0)
+    int descriptor = whole->descriptor;
+    whole->descriptor = -1;
+    if (close(descriptor) != 0 || rename(whole->temporary, whole->path) != 0)
         return give_up(whole, errno);
     flush_directory_of(whole->path);
     return ST_OK;

@@ -1,4 +1,5 @@
 #include "file.h"
+#include "safetensors_format.h"
 #include <espalier/arena.h>
 #include <espalier/model.h>
 #include <math.h>
@@ -123,6 +124,17 @@ static enum status parse_recipe(struct model *model) {
     return arena_strdup(model->recipe.arena, name, &model->recipe.name);
 }
 
+/* What counts on a model's tensors reads them as floats. */
+static enum status check_types(const struct model *model) {
+    for (int i = 0; i < model->file.tensors_count; i++) {
+        const struct safetensor *tensor = &model->file.tensors[i];
+        if (tensor->type != SAFETENSORS_F32)
+            FAIL(ST_INPUT, "%s: tensor %s has dtype %s, a model has F32 alone", model->path,
+                 tensor->name, safetensors_type_names[tensor->type]);
+    }
+    return ST_OK;
+}
+
 /* "[128, 784]" */
 static char *format_shape(const uint64_t *size, int dimensions, char text[SHAPE_TEXT_SIZE]) {
     size_t length = (size_t)snprintf(text, SHAPE_TEXT_SIZE, "[");
@@ -175,6 +187,7 @@ enum status model_read(const char *path, struct model *model) {
     enum status status;
     TRY_OUT(model_path(path, model->path, sizeof model->path));
     TRY_OUT(safetensors_read(model->path, &model->file));
+    TRY_OUT(check_types(model));
     TRY_OUT(parse_input(model));
     TRY_OUT(parse_recipe(model));
     TRY_OUT(check_tensors(model));
@@ -196,11 +209,12 @@ static enum status load_tensor(const struct model *model, struct network *networ
     const struct parameter *parameter = &network->parameters[index];
     const struct safetensor *tensor;
     TRY(find_tensor(model, parameter, &tensor));
+    const float *values = tensor->values;
     for (size_t i = 0; i < parameter->original_count; i++)
-        if (!isfinite(tensor->values[i]))
+        if (!isfinite(values[i]))
             FAIL(ST_INPUT, "%s: tensor %s holds %f at index %zu, expected a finite number",
-                 model->path, parameter->name, (double)tensor->values[i], i);
-    return network_set_parameter(network, index, tensor->values);
+                 model->path, parameter->name, (double)values[i], i);
+    return network_set_parameter(network, index, values);
 }
 
 enum status model_load(const struct model *model, struct network *network) {

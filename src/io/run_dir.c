@@ -2,8 +2,8 @@
 #include <dirent.h>
 #include <errno.h>
 #include <espalier/run_dir.h>
-#include <fcntl.h>
 #include <stdbool.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -43,6 +43,16 @@ static enum status make_parents(const char *path) {
     return ST_OK;
 }
 
+/* What a run that was killed as it began has left: nothing yet. */
+static bool is_nothing(const char *dir, const char *entry) {
+    char path[FILE_PATH_MAX];
+    struct stat information;
+    if (strcmp(entry, ".") == 0 || strcmp(entry, "..") == 0 || strcmp(entry, "recipe.cfg.tmp") == 0)
+        return true;
+    return strcmp(entry, "events.jsonl") == 0 && path_join(dir, entry, path) == ST_OK &&
+           stat(path, &information) == 0 && information.st_size == 0;
+}
+
 /* The name of some entry of a directory, "" when it is empty. */
 static enum status first_entry(const char *path, char *name, size_t size) {
     DIR *dir = opendir(path);
@@ -50,54 +60,65 @@ static enum status first_entry(const char *path, char *name, size_t size) {
         FAIL(ST_IO, "cannot read directory %s: %s", path, strerror(errno));
     name[0] = '\0';
     for (struct dirent *entry; name[0] == '\0' && (entry = readdir(dir)) != NULL;)
-        if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
+        if (!is_nothing(path, entry->d_name))
             snprintf(name, size, "%s", entry->d_name);
     closedir(dir);
     return ST_OK;
 }
 
-/* A run never mixes with what an earlier one left. */
-static enum status check_unused(const char *path, bool *exists) {
-    struct stat information;
-    *exists = stat(path, &information) == 0;
-    if (!*exists)
-        return ST_OK;
-    if (!S_ISDIR(information.st_mode))
-        FAIL(ST_USAGE, "run directory %s is not a directory: name one that is new or empty", path);
+static bool holds(const char *dir, const char *name) {
+    char path[FILE_PATH_MAX];
+    return path_join(dir, name, path) == ST_OK && access(path, F_OK) == 0;
+}
+
+/* A run never mixes with what an earlier one left, unless it goes on with that. */
+static enum status check_content(const char *path, bool resume) {
     char name[256];
     TRY(first_entry(path, name, sizeof name));
-    if (name[0] != '\0')
-        FAIL(ST_USAGE, "run directory %s is not empty: it holds %s; name one that is new or empty",
+    if (name[0] == '\0' || (resume && holds(path, "recipe.cfg")))
+        return ST_OK;
+    if (resume)
+        FAIL(ST_USAGE, "run directory %s holds %s, but no recipe.cfg: there is no run to resume",
              path, name);
-    return ST_OK;
+    FAIL(ST_USAGE,
+         "run directory %s is not empty: it holds %s; name one that is new or empty, or go on with "
+         "it by --resume",
+         path, name);
 }
 
-/* Of two runs that found the directory empty, one creates the file. */
-static enum status claim(const char *dir, const char *path) {
-    int file = open(path, O_WRONLY | O_CREAT | O_EXCL, 0666);
-    if (file < 0 && errno == EEXIST)
-        FAIL(ST_USAGE, "run directory %s is not empty: another run has just taken it", dir);
-    if (file < 0 || close(file) != 0)
-        FAIL(ST_IO, "cannot write %s: %s", path, strerror(errno));
-    return ST_OK;
+enum status run_dir_create(const char *path, bool resume) {
+    struct stat information;
+    if (stat(path, &information) == 0) {
+        if (!S_ISDIR(information.st_mode))
+            FAIL(ST_USAGE, "run directory %s is not a directory: name one that is new or empty",
+                 path);
+        return check_content(path, resume);
+    }
+    TRY(make_parents(path));
+    return make_directory(path);
 }
 
-static enum status write_recipe(const char *dir, const struct recipe *recipe) {
-    char path[FILE_PATH_MAX], *text = NULL;
-    TRY(path_join(dir, "recipe.cfg", path));
-    TRY(claim(dir, path));
+enum status run_dir_claim(const char *path, const struct recipe *recipe, bool resume) {
+    char file[FILE_PATH_MAX], *text = NULL;
+    TRY(check_content(path, resume));
+    TRY(path_join(path, "recipe.cfg", file));
     TRY(recipe_text(recipe, &text));
-    enum status status = file_write_whole(path, text, strlen(text));
+    enum status status = file_write_whole(file, text, strlen(text));
     free(text);
     return status;
 }
 
-enum status run_dir_create(const char *path, const struct recipe *recipe) {
-    bool exists = false;
-    TRY(check_unused(path, &exists));
-    if (!exists) {
-        TRY(make_parents(path));
-        TRY(make_directory(path));
+bool run_dir_is_finished(const char *path) {
+    return holds(path, "summary.json");
+}
+
+enum status run_dir_reopen(const char *path) {
+    static const char *const results[] = {"summary.json", "model.safetensors"};
+    char file[FILE_PATH_MAX];
+    for (size_t i = 0; i < sizeof results / sizeof results[0]; i++) {
+        TRY(path_join(path, results[i], file));
+        if (unlink(file) != 0 && errno != ENOENT)
+            FAIL(ST_IO, "cannot remove %s: %s", file, strerror(errno));
     }
-    return write_recipe(path, recipe);
+    return ST_OK;
 }

@@ -2,16 +2,15 @@
 
 #include <string.h>
 
-/* State vectors of each kind of optimizer. */
-static const int states_of[OPTIMIZER_COUNT] = {
-    [OPTIMIZER_SGD] = 1,      /* velocity */
-    [OPTIMIZER_ADADELTA] = 2, /* mean squares of gradient and update */
-    [OPTIMIZER_ADAM] = 2,     /* first and second moment */
+const char *const optimizer_state_names[OPTIMIZER_COUNT][OPTIMIZER_STATES_MAX] = {
+    [OPTIMIZER_SGD] = {"velocity"},
+    [OPTIMIZER_ADADELTA] = {"mean_square_gradient", "mean_square_update"},
+    [OPTIMIZER_ADAM] = {"first_moment", "second_moment"},
 };
 
-static int states_needed(const struct optimizer_settings *settings) {
+static bool needs_state(const struct optimizer_settings *settings, int state) {
     bool plain = settings->kind == OPTIMIZER_SGD && settings->momentum == 0.0;
-    return plain ? 0 : states_of[settings->kind];
+    return !plain && optimizer_state_names[settings->kind][state] != NULL;
 }
 
 enum status optimizer_create(struct network *network, const struct train_settings *settings,
@@ -20,9 +19,10 @@ enum status optimizer_create(struct network *network, const struct train_setting
     optimizer->network = network;
     optimizer->settings = settings;
     struct backend *backend = network->backend;
-    for (int i = 0; i < states_needed(&settings->optimizer); i++)
-        TRY(backend->alloc(backend, network->count * sizeof(float),
-                           (void **)&optimizer->states[i]));
+    for (int i = 0; i < OPTIMIZER_STATES_MAX; i++)
+        if (needs_state(&settings->optimizer, i))
+            TRY(backend->alloc(backend, network->count * sizeof(float),
+                               (void **)&optimizer->states[i]));
     return ST_OK;
 }
 

@@ -169,6 +169,7 @@ static enum status update_own(struct replica *r) {
 static enum status update_share(struct replica *r, double *mark) {
     sharing_meet(&r->sharing);
     end_phase(&r->seconds.wait, mark);
+    sharing_sum_wishes(&r->sharing, r->requests, REQUEST_COUNT);
     TRY(update_own(r));
     end_phase(&r->seconds.update, mark);
     sharing_meet(&r->sharing);
@@ -189,6 +190,10 @@ enum status replica_update(struct replica *r, struct slice window) {
                                         r->device_permutation + window.begin + shard.begin,
                                     .ranks = {sum_over_ranks, r}};
     double mark = monotonic_seconds();
+    if (shares(r))
+        sharing_wish(&r->sharing, r->requests, REQUEST_COUNT);
+    else
+        TRY(r->communicator->allreduce_start(r->communicator, r->requests, REQUEST_COUNT));
     TRY(compute_gradient(r, &pass, window.count, &mark));
     TRY(shares(r) ? update_share(r, &mark) : update_all(r, &mark));
     r->step++;

@@ -10,7 +10,9 @@ enum { CACHE_LINE = 64, LINE_FLOATS = CACHE_LINE / sizeof(float) };
 /* What each rank's memory begins with; gradient and beta follow on cache lines of their own. */
 struct header {
     _Atomic uint64_t meetings; /* that this rank has come to */
+    float wishes[SHARING_WISHES_MAX];
 };
+_Static_assert(sizeof(struct header) <= CACHE_LINE, "the gradient follows on the next line");
 
 static size_t whole_lines(size_t floats) {
     return (floats + LINE_FLOATS - 1) / LINE_FLOATS * LINE_FLOATS;
@@ -69,6 +71,18 @@ void sharing_meet(struct sharing *s) {
     atomic_store_explicit(&mine->meetings, s->meetings, memory_order_release);
     for (int rank = 0; rank < s->communicator->size; rank++)
         wait_for(s->maps[rank], s->meetings);
+}
+
+void sharing_wish(const struct sharing *s, const float *wishes, int count) {
+    struct header *mine = s->maps[s->communicator->rank];
+    memcpy(mine->wishes, wishes, (size_t)count * sizeof *wishes);
+}
+
+void sharing_sum_wishes(const struct sharing *s, float *wishes, int count) {
+    memset(wishes, 0, (size_t)count * sizeof *wishes);
+    for (int rank = 0; rank < s->communicator->size; rank++)
+        for (int i = 0; i < count; i++)
+            wishes[i] += ((const struct header *)s->maps[rank])->wishes[i];
 }
 
 static void add(float *restrict sum, const float *restrict values, size_t count) {

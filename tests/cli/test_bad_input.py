@@ -222,9 +222,11 @@ class RunDirectory(ProgramTest):
 
     def contents(self, directory):
         found = {}
-        for name in os.listdir(directory):
-            with open(os.path.join(directory, name), "rb") as file:
-                found[name] = file.read()
+        for folder, _, names in os.walk(directory):
+            for name in names:
+                path = os.path.join(folder, name)
+                with open(path, "rb") as file:
+                    found[path] = file.read()
         return found
 
     def test_earlier_run_is_not_touched(self):

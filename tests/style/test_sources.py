@@ -20,14 +20,14 @@ LEVELS = [
     {"main"},
 ]
 HEADERS = {
-    "base": "arena bitmask digest kinds nearest number progress rng shape status threads",
+    "base": "arena bitmask digest interrupt kinds nearest number progress rng shape status threads",
     "backend": "backend",
     "communicator": "communicator",
     "config": "recipe",
     "data": "dataset idx",
     "model": "initializer network",
     "prune": "prune quota schedule survivors",
-    "io": "events model run_dir run_record safetensors",
+    "io": "checkpoint events model run_dir run_record safetensors",
     "report": "report",
     "fsa": "fsa",
     "train": "evaluate optimizer replica sharing trainer",

@@ -96,7 +96,7 @@ static const char *text_of(const cJSON *object, const char *key) {
 static void start_describes_the_run(void **state) {
     struct event_log log;
     const struct recipe recipe = make_recipe();
-    assert_ok(event_log_open(*state, &log));
+    assert_ok(event_log_open(*state, 0, &log));
     assert_ok(event_start(&log, &recipe, &network, 4, 60000, 10000));
     cJSON *event = last_event(&log, 1);
     assert_string_equal(text_of(event, "event"), "start");
@@ -117,7 +117,7 @@ static void start_describes_the_run(void **state) {
 
 static void doubles_read_back_exactly(void **state) {
     struct event_log log;
-    assert_ok(event_log_open(*state, &log));
+    assert_ok(event_log_open(*state, 0, &log));
     for (size_t i = 0; i < sizeof DOUBLES / sizeof DOUBLES[0]; i++) {
         const struct step_event written = {.loss = DOUBLES[i], .accuracy = -DOUBLES[i]};
         assert_ok(event_step(&log, &written));
@@ -131,7 +131,7 @@ static void doubles_read_back_exactly(void **state) {
 
 static void what_is_no_number_is_null(void **state) {
     struct event_log log;
-    assert_ok(event_log_open(*state, &log));
+    assert_ok(event_log_open(*state, 0, &log));
     assert_ok(event_step(&log, &(struct step_event){.loss = NAN, .accuracy = -INFINITY}));
     cJSON *event = last_event(&log, 1);
     assert_true(cJSON_IsNull(cJSON_GetObjectItem(event, "loss")));
@@ -143,7 +143,7 @@ static void what_is_no_number_is_null(void **state) {
 static void integers_are_written_whole(void **state) {
     static char text[TEST_FILE_MAX];
     struct event_log log;
-    assert_ok(event_log_open(*state, &log));
+    assert_ok(event_log_open(*state, 0, &log));
     assert_ok(event_step(
         &log, &(struct step_event){.step = INT64_MAX, .epoch = 7, .allreduce_bytes = SIZE_MAX}));
     const struct recipe recipe = make_recipe();
@@ -158,7 +158,7 @@ static void integers_are_written_whole(void **state) {
 
 static void prune_counts_each_layer(void **state) {
     struct event_log log;
-    assert_ok(event_log_open(*state, &log));
+    assert_ok(event_log_open(*state, 0, &log));
     assert_ok(event_prune(&log, 50, &network, 0.25));
     cJSON *event = last_event(&log, 1);
     assert_string_equal(text_of(event, "event"), "prune");
@@ -186,7 +186,7 @@ static void epoch_has_validation_only_where_there_is_one(void **state) {
                                   .survivors = 95,
                                   .seconds_epoch = 3.5,
                                   .images_per_second = 1e5};
-    assert_ok(event_log_open(*state, &log));
+    assert_ok(event_log_open(*state, 0, &log));
     assert_ok(event_epoch(&log, &written));
     cJSON *event = last_event(&log, 1);
     assert_string_equal(text_of(event, "event"), "epoch");
@@ -241,7 +241,7 @@ static void summary_and_end_say_the_same(void **state) {
     static char text[TEST_FILE_MAX];
     char path[TEST_PATH_SIZE];
     struct event_log log;
-    assert_ok(event_log_open(*state, &log));
+    assert_ok(event_log_open(*state, 0, &log));
     assert_ok(event_end(&log, &SUMMARY));
     cJSON *object = last_event(&log, 1);
     check_summary(object);
@@ -273,19 +273,19 @@ static void full_disk_is_reported(void **state) {
     char path[TEST_PATH_SIZE];
     struct event_log log;
     assert_int_equal(symlink("/dev/full", join(path, *state, "events.jsonl")), 0);
-    assert_ok(event_log_open(*state, &log));
+    assert_ok(event_log_open(*state, 0, &log));
     assert_fails(event_step(&log, &(struct step_event){0}), ST_IO, strerror(ENOSPC));
     assert_non_null(strstr(status_message(), path));
     (void)event_log_close(&log);
-    assert_null(log.file);
+    assert_false(log.is_open);
 }
 
 static void unwritable_directory_is_named(void **state) {
     char dir[TEST_PATH_SIZE], path[TEST_PATH_SIZE];
     struct event_log log;
     join(dir, *state, "missing");
-    assert_fails(event_log_open(dir, &log), ST_IO, join(path, dir, "events.jsonl"));
-    assert_null(log.file);
+    assert_fails(event_log_open(dir, 0, &log), ST_IO, join(path, dir, "events.jsonl"));
+    assert_false(log.is_open);
     assert_fails(summary_write(dir, &SUMMARY), ST_IO, join(path, dir, "summary.json"));
     assert_non_null(strstr(status_message(), strerror(ENOENT)));
 }

@@ -13,6 +13,12 @@ static struct recipe make_recipe(void) {
     return recipe;
 }
 
+/* As a run that is not resumed begins, but for its events. */
+static enum status begin_run(const char *path, const struct recipe *recipe) {
+    TRY(run_dir_create(path, false));
+    return run_dir_claim(path, recipe, false);
+}
+
 static void check_recipe_file(const char *dir, const struct recipe *recipe) {
     static char text[TEST_FILE_MAX];
     char path[TEST_PATH_SIZE], *expected = NULL;
@@ -28,7 +34,7 @@ static void makes_directory_and_parents(void **state) {
     struct recipe recipe = make_recipe();
     char path[TEST_PATH_SIZE];
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
-        assert_ok(run_dir_create(join(path, *state, names[i]), &recipe));
+        assert_ok(begin_run(join(path, *state, names[i]), &recipe));
         check_recipe_file(path, &recipe);
     }
     recipe_destroy(&recipe);
@@ -36,7 +42,7 @@ static void makes_directory_and_parents(void **state) {
 
 static void takes_an_empty_directory(void **state) {
     struct recipe recipe = make_recipe();
-    assert_ok(run_dir_create(*state, &recipe));
+    assert_ok(begin_run(*state, &recipe));
     check_recipe_file(*state, &recipe);
     recipe_destroy(&recipe);
 }
@@ -45,7 +51,7 @@ static void refuses_a_used_directory(void **state) {
     struct recipe recipe = make_recipe();
     char path[TEST_PATH_SIZE];
     write_bytes(join(path, *state, ".precious"), "x", 1);
-    assert_fails(run_dir_create(*state, &recipe), ST_USAGE, "is not empty: it holds .precious");
+    assert_fails(begin_run(*state, &recipe), ST_USAGE, "is not empty: it holds .precious");
     assert_non_null(strstr(status_message(), *state));
     assert_int_equal(count_entries(*state), 1);
     recipe_destroy(&recipe);
@@ -53,8 +59,8 @@ static void refuses_a_used_directory(void **state) {
 
 static void refuses_a_second_run(void **state) {
     struct recipe recipe = make_recipe();
-    assert_ok(run_dir_create(*state, &recipe));
-    assert_fails(run_dir_create(*state, &recipe), ST_USAGE, "is not empty: it holds recipe.cfg");
+    assert_ok(begin_run(*state, &recipe));
+    assert_fails(begin_run(*state, &recipe), ST_USAGE, "is not empty: it holds recipe.cfg");
     check_recipe_file(*state, &recipe);
     recipe_destroy(&recipe);
 }
@@ -63,8 +69,8 @@ static void refuses_a_file(void **state) {
     struct recipe recipe = make_recipe();
     char path[TEST_PATH_SIZE], below[TEST_PATH_SIZE];
     write_bytes(join(path, *state, "file"), "x", 1);
-    assert_fails(run_dir_create(path, &recipe), ST_USAGE, "file is not a directory");
-    assert_fails(run_dir_create(join(below, path, "run"), &recipe), ST_IO, strerror(ENOTDIR));
+    assert_fails(begin_run(path, &recipe), ST_USAGE, "file is not a directory");
+    assert_fails(begin_run(join(below, path, "run"), &recipe), ST_IO, strerror(ENOTDIR));
     assert_non_null(strstr(status_message(), path));
     recipe_destroy(&recipe);
 }
@@ -72,13 +78,13 @@ static void refuses_a_file(void **state) {
 static void reports_what_the_system_refuses(void **state) {
     (void)state;
     struct recipe recipe = make_recipe();
-    assert_fails(run_dir_create("/proc/espalier-run", &recipe), ST_IO,
+    assert_fails(begin_run("/proc/espalier-run", &recipe), ST_IO,
                  "cannot make directory /proc/espalier-run: ");
-    assert_fails(run_dir_create("", &recipe), ST_IO, strerror(ENOENT));
+    assert_fails(begin_run("", &recipe), ST_IO, strerror(ENOENT));
     char path[5000];
     memset(path, 'x', sizeof path - 1);
     path[sizeof path - 1] = '\0';
-    assert_fails(run_dir_create(path, &recipe), ST_IO, strerror(ENAMETOOLONG));
+    assert_fails(begin_run(path, &recipe), ST_IO, strerror(ENAMETOOLONG));
     recipe_destroy(&recipe);
 }
 
@@ -93,9 +99,9 @@ static void reports_a_directory_without_write_permission(void **state) {
         recipe_destroy(&recipe);
         skip(); /* a root without power over other users */
     }
-    enum status itself = run_dir_create(*state, &recipe);
+    enum status itself = begin_run(*state, &recipe);
     snprintf(message, sizeof message, "%s", status_message());
-    enum status below = run_dir_create(join(path, *state, "run"), &recipe);
+    enum status below = begin_run(join(path, *state, "run"), &recipe);
     assert_true(!root || seteuid(0) == 0);
     assert_int_equal(itself, ST_IO);
     assert_int_equal(below, ST_IO);

@@ -161,9 +161,9 @@ static const struct {
     {"{\"__metadata__\":{\"k\":\"1\",\"k\":\"2\"}}", 0, "header has the name k twice"},
     /* dtype */
     {"{\"a\":{\"dtype\":\"F16\",\"shape\":[2],\"data_offsets\":[0,4]}}", 4,
-     "tensor a: has dtype F16, only F32 is supported"},
+     "tensor a: has dtype F16, only F32, F64, I64 and U8 are supported"},
     {"{\"a\":{\"dtype\":\"f32\",\"shape\":[1],\"data_offsets\":[0,4]}}", 4,
-     "tensor a: has dtype f32, only F32 is supported"},
+     "tensor a: has dtype f32, only F32, F64, I64 and U8 are supported"},
     {"{\"a\":{\"dtype\":32,\"shape\":[1],\"data_offsets\":[0,4]}}", 4,
      "tensor a: dtype is not text"},
     /* shape */
@@ -277,12 +277,12 @@ static uint64_t count_and_touch(const struct safetensors *file) {
     volatile float sum = 0;
     uint64_t all = 0;
     for (int t = 0; t < file->tensors_count; t++) {
-        uint64_t count = 1;
-        for (int d = 0; d < file->tensors[t].dimensions; d++)
-            count *= file->tensors[t].size[d];
-        for (uint64_t i = 0; i < count; i++)
-            sum += file->tensors[t].values[i];
-        all += count;
+        const struct safetensor *tensor = &file->tensors[t];
+        const unsigned char *bytes = tensor->values;
+        for (uint64_t i = 0; i < safetensor_count(tensor) * safetensors_type_size(tensor->type);
+             i++)
+            sum += bytes[i];
+        all += safetensor_count(tensor);
     }
     return all;
 }

@@ -88,12 +88,15 @@ static void message_belongs_to_its_thread(void **state) {
     assert_string_equal(status_message(), "file: 2 found, 3 expected");
 }
 
-/* 2: the user's to mend (usage, recipe, input); 1: a failure during the run. */
+/* 2: the user's to mend (usage, recipe, input); 75: stopped on request (EX_TEMPFAIL of sysexits.h);
+ * 1: a failure during the run. */
 static void exit_codes_are_the_contract(void **state) {
     (void)state;
     assert_int_equal(status_exit_code(ST_OK), 0);
     for (enum status code = ST_USAGE; code < ST_COUNT; code++) {
         int expected = code == ST_USAGE || code == ST_INPUT || code == ST_SHAPE ? 2 : 1;
+        if (code == ST_STOPPED)
+            expected = 75;
         assert_int_equal(status_exit_code(code), expected);
     }
 }

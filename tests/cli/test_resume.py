@@ -1,0 +1,292 @@
+"""A run that was stopped, however it was, goes on as if nothing had happened."""
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import signal
+import struct
+import threading
+import time
+
+from program import MNIST, environment, model, read_events, run, summary
+from resuming import SETTINGS, SMOOTH, STEPS, ResumeTest, checkpoints, history, timeless
+
+
+def kill(process, _chance):
+    process.kill()
+
+
+class Killed(ResumeTest):
+    def resumes(self, settings, seed):
+        self.train(SMOOTH, "whole", settings)
+        self.assertEqual(summary(self.path("whole"))["steps"], STEPS)
+        kills = self.kill_and_resume("killed", settings, kill, seed)
+        self.assertGreater(kills, 3)
+        self.assert_same_run("whole", "killed")
+
+    def test_killed_with_momentum(self):
+        self.resumes(SETTINGS, 1)
+
+    def test_killed_with_adadelta(self):
+        self.resumes([s for s in SETTINGS if "momentum" not in s] + ["train.optimizer=adadelta"], 2)
+
+    def test_killed_with_adam_and_a_global_mask(self):
+        settings = [s for s in SETTINGS if "momentum" not in s]
+        self.resumes(settings + ["train.optimizer=adam", "prune.scope=global"], 3)
+
+    def test_killed_between_step_events(self):
+        """The sums of updates that no event has told of yet are in the checkpoint."""
+        settings = SETTINGS + ["train.log_every=5", "checkpoint.every=3"]
+        self.train(SMOOTH, "whole", settings)
+        process = self.start("killed", settings)
+        self.assertTrue(self.wait_for_updates(process, "killed", 6))
+        process.kill()
+        process.communicate()
+        self.finish(self.start("killed", settings, "--resume"))
+        self.assert_same_run("whole", "killed")
+
+    def test_killed_at_a_time_interval(self):
+        settings = SETTINGS + ["checkpoint.every=0", "checkpoint.seconds=0.01"]
+        self.train(SMOOTH, "whole", settings)
+        self.assertGreater(len(read_events(self.path("whole"), "checkpoint")), 3)
+        self.kill_and_resume("killed", settings, kill, 4)
+        self.assert_same_run("whole", "killed")
+
+
+class Stopped(ResumeTest):
+    def stops(self, number):
+        self.train(SMOOTH, "whole", SETTINGS)
+        process = self.start("stopped", SETTINGS)
+        self.assertTrue(self.wait_for_updates(process, "stopped", 20))
+        process.send_signal(number)
+        self.assertIn("stopped on request after update", self.finish(process, 75))
+        self.assertFalse(os.path.exists(self.path("stopped", "summary.json")))
+        step = read_events(self.path("stopped"), "checkpoint")[-1]["step"]
+        self.assertLess(step, STEPS)
+        self.assertEqual(step, read_events(self.path("stopped"), "step")[-1]["step"])
+        self.finish(self.start("stopped", SETTINGS, "--resume"))
+        self.assertEqual(read_events(self.path("stopped"), "resume")[-1]["step"], step)
+        self.assert_same_run("whole", "stopped")
+
+    def test_sigterm(self):
+        self.stops(signal.SIGTERM)
+
+    def test_sigint(self):
+        self.stops(signal.SIGINT)
+
+    def test_sigusr1(self):
+        self.stops(signal.SIGUSR1)
+
+    def test_second_sigint_ends_at_once(self):
+        """While a stopped process cannot finish its update, a second SIGINT has arrived too."""
+        process = self.start("stopped", SETTINGS)
+        self.assertTrue(self.wait_for_updates(process, "stopped", 5))
+        for number in (signal.SIGSTOP, signal.SIGINT):
+            process.send_signal(number)
+        process.send_signal(signal.SIGCONT)
+        while process.poll() is None and not self.is_default(process.pid, signal.SIGINT):
+            time.sleep(0.0005)
+        process.send_signal(signal.SIGINT)
+        process.communicate()
+        self.assertIn(process.returncode, (-signal.SIGINT, 75))
+
+    @staticmethod
+    def is_default(pid, number):
+        """Whether a signal's handler has gone."""
+        try:
+            with open(f"/proc/{pid}/status") as file:
+                caught = next(line for line in file if line.startswith("SigCgt"))
+        except (FileNotFoundError, ProcessLookupError, StopIteration):
+            return True
+        return not int(caught.split()[1], 16) >> (number - 1) & 1
+
+    def test_a_signal_that_is_ignored_stays_ignored(self):
+        """As nohup and a shell's background jobs have it."""
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        process = self.start("run", SETTINGS)
+        signal.signal(signal.SIGINT, before)
+        self.assertTrue(self.wait_for_updates(process, "run", 5))
+        process.send_signal(signal.SIGINT)
+        self.finish(process)
+
+
+class Directory(ResumeTest):
+    def test_checkpoints_that_are_kept(self):
+        settings = SETTINGS + ["train.epochs=3", "checkpoint.every=4", "checkpoint.keep=3"]
+        run_dir = self.train(SMOOTH, "run", settings)
+        steps = [int(os.path.basename(p)[5:-12]) for p in checkpoints(run_dir)]
+        epochs = read_events(run_dir, "epoch")
+        best = max(epochs, key=lambda e: e["validation_accuracy"])["step"]
+        self.assertEqual(steps, sorted({best, 124, 128, 129}))
+        with open(checkpoints(run_dir)[-1], "rb") as file:
+            content = file.read()
+        self.assertEqual(hashlib.sha256(content[:-32]).digest(), content[-32:])
+
+    def test_another_reader(self):
+        """The file by the format's description alone: survivors, their bits, a state."""
+        run_dir = self.train(SMOOTH, "run", SETTINGS)
+        with open(checkpoints(run_dir)[-1], "rb") as file:
+            content = file.read()
+        (length,) = struct.unpack_from("<Q", content)
+        header = json.loads(content[8 : 8 + length])
+        part = {
+            name: content[8 + length + e["data_offsets"][0] : 8 + length + e["data_offsets"][1]]
+            for name, e in header.items() if name != "__metadata__"
+        }
+        bits = int.from_bytes(part["dense1.weight.survivors"], "little")
+        values = iter(struct.unpack(f"<{len(part['dense1.weight']) // 4}f", part["dense1.weight"]))
+        dense = model(run_dir)["dense1.weight"][1]
+        self.assertEqual([next(values) if bits >> i & 1 else 0.0 for i in range(len(dense))],
+                         list(dense))
+        self.assertEqual(len(part["dense1.weight.velocity"]), len(part["dense1.weight"]))
+        self.assertEqual(struct.unpack("<q", part["run.step"])[0], STEPS)
+        self.assertIn("batch = 42;", header["__metadata__"]["espalier.recipe"])
+
+    def test_more_epochs(self):
+        self.train(SMOOTH, "whole", SETTINGS + ["train.epochs=3"])
+        self.train(SMOOTH, "longer", SETTINGS)
+        settings = SETTINGS + ["train.epochs=3", "train.threads=2", "checkpoint.keep=1"]
+        self.finish(self.start("longer", settings, "--resume"))
+        self.assertEqual(history(self.path("whole")), history(self.path("longer")))
+        self.assertEqual(*(summary(self.path(r))["weights_sha256"] for r in ("whole", "longer")))
+        self.assertEqual(len(checkpoints(self.path("longer"))),
+                         len(checkpoints(self.path("whole"))) - 1)
+
+    def test_finished_run_is_left_alone(self):
+        run_dir = self.train(SMOOTH, "run", SETTINGS)
+        before = {name: os.stat(os.path.join(run_dir, name)) for name in os.listdir(run_dir)}
+        self.assertIn("the run is finished", self.finish(self.start("run", SETTINGS, "--resume")))
+        shutil.rmtree(os.path.join(run_dir, "checkpoints"))
+        self.finish(self.start("run", SETTINGS, "--resume"))
+        for name in ("events.jsonl", "summary.json", "model.safetensors", "recipe.cfg"):
+            self.assertEqual(os.stat(os.path.join(run_dir, name)).st_mtime_ns,
+                             before[name].st_mtime_ns, name)
+
+    def test_no_checkpoint_starts_afresh(self):
+        for leaves in ((), ("recipe.cfg",), ("recipe.cfg", "events.jsonl"), ("recipe.cfg.tmp",)):
+            name = f"run{len(leaves)}{len(''.join(leaves))}"
+            os.mkdir(self.path(name))
+            for leaf in leaves:
+                self.write(os.path.join(name, leaf), "left\n")
+            self.finish(self.start(name, SETTINGS, "--resume"))
+            self.assertEqual(summary(self.path(name))["steps"], STEPS)
+            self.assertEqual(read_events(self.path(name))[0]["event"], "start")
+
+    def test_what_is_no_run_is_refused(self):
+        self.write("thesis/chapter1", "x")
+        result = run(*self.words("thesis", SETTINGS), "--resume")
+        self.assert_refused(result, "holds chapter1, but no recipe.cfg")
+        self.assert_refused(run("train", SMOOTH, "--resume"), "needs -o RUN_DIR")
+
+    def test_requeued_by_slurm(self):
+        process = self.start("run", SETTINGS)
+        self.assertTrue(self.wait_for_updates(process, "run", 20))
+        process.kill()
+        process.communicate()
+        again = run(*self.words("run", SETTINGS), env=self.slurm("0"))
+        self.assert_refused(again, "not empty")
+        self.assertEqual(run(*self.words("run", SETTINGS), env=self.slurm("1")).code, 0)
+        self.assertEqual(len(read_events(self.path("run"), "resume")), 1)
+
+    @staticmethod
+    def slurm(restarts):
+        return environment(SLURM_RESTART_COUNT=restarts)
+
+    def test_another_recipe_is_refused(self):
+        self.train(SMOOTH, "run", SETTINGS)
+        before = history(self.path("run"))
+        for setting, said in (
+            ("train.batch=43", "train.batch is 43 now, 42 then"),
+            ("network.dense1.units=23", "network.dense1.units is 23 now, 24 then"),
+            ("prune.layers=[dense1]", 'prune.layers is ["dense1"] now, ["conv2", "dense1"] then'),
+            ("train.optimizer=adam", 'train.optimizer is "adam" now, "sgd" then'),
+            ("data.train_limit=1999", "data.train_limit is 1999 now, 2000 then"),
+        ):
+            settings = [s for s in SETTINGS if setting != "train.optimizer=adam" or "mom" not in s]
+            result = run(*self.words("run", settings + [setting]), "--resume")
+            self.assert_refused(result, "step-00000086.safetensors", said)
+        self.assertEqual(history(self.path("run")), before)
+
+    def test_other_images_are_refused(self):
+        """The same recipe, where the data have changed under it."""
+        self.train(SMOOTH, "run", SETTINGS)
+        shutil.copytree(MNIST, self.path("data"))
+        target = self.path("data", "train-images-idx3-ubyte")
+        with open(target, "r+b") as file:
+            file.seek(16 + 28 * 28 * 7 + 300)
+            file.write(b"\x7f")
+        words = self.words("run", SETTINGS + ["train.epochs=3"])
+        words[words.index(f"data.dir={MNIST}")] = f"data.dir={self.path('data')}"
+        self.assert_refused(run(*words, "--resume"), "on other images than", self.path("data"))
+
+
+class Locked(ResumeTest):
+    def lock(self, run_dir):
+        os.mkdir(self.path(run_dir))
+        file = open(self.path(run_dir, "events.jsonl"), "w")
+        self.addCleanup(file.close)
+        fcntl.flock(file, fcntl.LOCK_EX)
+        return file
+
+    def test_second_run_is_refused(self):
+        process = self.start("run", SETTINGS)
+        self.assertTrue(self.wait_for_updates(process, "run", 1))
+        self.assert_refused(run(*self.words("run", SETTINGS)), "not empty")
+        self.finish(process)
+
+    def test_two_runs_on_an_empty_directory(self):
+        self.lock("run")
+        self.assert_refused(run(*self.words("run", SETTINGS)), "run is in use")
+
+    def test_resume_waits_for_the_lock(self):
+        file = self.lock("run")
+        threading.Timer(1, file.close).start()
+        self.finish(self.start("run", SETTINGS, "--resume"))
+        self.assertEqual(timeless(summary(self.path("run")))["steps"], STEPS)
+
+    def test_resume_does_not_wait_for_ever(self):
+        self.lock("run")
+        begin = time.monotonic()
+        self.assert_refused(run(*self.words("run", SETTINGS), "--resume"), "run is in use")
+        self.assertGreater(time.monotonic() - begin, 9)
+
+
+class Damaged(ResumeTest):
+    def test_newest_is_named_and_the_one_before_used(self):
+        self.train(SMOOTH, "whole", SETTINGS)
+        process = self.start("run", SETTINGS)
+        self.assertTrue(self.wait_for_updates(process, "run", 25))
+        process.kill()
+        process.communicate()
+        before, newest = checkpoints(self.path("run"))[-2:]
+        with open(newest, "r+b") as file:
+            file.seek(-200, os.SEEK_END)
+            byte = file.read(1)[0]
+            file.seek(-1, os.SEEK_CUR)
+            file.write(bytes([byte ^ 4]))
+        err = self.finish(self.start("run", SETTINGS, "--resume", "--quiet"))
+        self.assertIn(f"warning: {newest}: its SHA-256 is not the one", err)
+        self.assertEqual(read_events(self.path("run"), "resume")[-1]["file"],
+                         os.path.relpath(before, self.path("run")))
+        self.assertTrue(os.path.exists(newest + ".damaged"))
+        self.assert_same_run("whole", "run")
+
+    def test_all_are_damaged(self):
+        """Then there is none: the run starts afresh."""
+        run_dir = self.train(SMOOTH, "run", SETTINGS)
+        before, damaged = history(run_dir), checkpoints(run_dir)
+        for path in damaged:
+            os.truncate(path, 1000)
+        os.remove(os.path.join(run_dir, "summary.json"))
+        err = self.finish(self.start("run", SETTINGS, "--resume"))
+        for path in damaged:
+            self.assertIn(f"warning: {path}: ", err)
+        self.assertEqual(history(run_dir), before)
+
+    def test_lost_events_are_refused(self):
+        run_dir = self.train(SMOOTH, "run", SETTINGS)
+        os.truncate(os.path.join(run_dir, "events.jsonl"), 100)
+        os.remove(os.path.join(run_dir, "summary.json"))
+        self.assert_refused(run(*self.words("run", SETTINGS), "--resume"), "events.jsonl", "cut short")

@@ -1,0 +1,81 @@
+"""Ranks that were stopped go on together: killed one by one, asked to stop by any of them."""
+
+import os
+import signal
+
+from program import largest_difference, model, read_events, summary
+from resuming import SETTINGS, SMOOTH, STEPS, ResumeTest, ranks_of
+
+
+def kill_any(process, chance):
+    """The launcher, or one of the ranks: the others end with it."""
+    os.kill(chance.choice([process.pid, *ranks_of(process)]), signal.SIGKILL)
+
+
+class Killed(ResumeTest):
+    def test_killed_on_2_ranks(self):
+        self.train(SMOOTH, "whole", SETTINGS, ranks=2)
+        kills = self.kill_and_resume("killed", SETTINGS, kill_any, 5, ranks=2)
+        self.assertGreater(kills, 3)
+        self.assert_same_run("whole", "killed")
+
+    def test_killed_between_step_events_on_3_ranks(self):
+        """Each rank goes on with its own part of the sums."""
+        settings = SETTINGS + ["train.log_every=5", "checkpoint.every=3"]
+        self.train(SMOOTH, "whole", settings, ranks=3)
+        process = self.start("killed", settings, ranks=3)
+        self.assertTrue(self.wait_for_updates(process, "killed", 6))
+        os.kill(ranks_of(process)[1], signal.SIGKILL)
+        process.communicate()
+        self.finish(self.start("killed", settings, "--resume", ranks=3))
+        self.assert_same_run("whole", "killed")
+
+
+class Stopped(ResumeTest):
+    def stop(self, run_dir, choose, ranks):
+        process = self.start(run_dir, SETTINGS, ranks=ranks)
+        self.assertTrue(self.wait_for_updates(process, run_dir, 15))
+        os.kill(choose(process), signal.SIGUSR1)
+        self.assertIn("stopped on request after update", self.finish(process, 75))
+        step = read_events(self.path(run_dir), "checkpoint")[-1]["step"]
+        self.assertLess(step, STEPS)
+        return step
+
+    def stops(self, choose, ranks):
+        self.train(SMOOTH, "whole", SETTINGS, ranks=ranks)
+        self.stop("stopped", choose, ranks)
+        self.finish(self.start("stopped", SETTINGS, "--resume", ranks=ranks))
+        self.assert_same_run("whole", "stopped")
+
+    def test_signal_to_the_first_rank(self):
+        self.stops(lambda process: ranks_of(process)[0], 2)
+
+    def test_signal_to_the_last_rank(self):
+        self.stops(lambda process: ranks_of(process)[-1], 3)
+
+    def test_signal_to_the_launcher(self):
+        """mpirun forwards SIGUSR1 to all ranks."""
+        self.stops(lambda process: process.pid, 2)
+
+    def test_on_another_number_of_ranks(self):
+        """Agrees to rounding; the bound is test_ranks.py's, where its derivation stands, with the
+        learning rate 5 times smaller and 86 updates in place of 60, momentum adding up to 10 of
+        them: below 3 times the bound."""
+        for before, after in ((1, 2), (2, 1), (2, 3)):
+            name = f"from{before}to{after}"
+            self.train(SMOOTH, name + "whole", SETTINGS, ranks=before)
+            self.stop(name, lambda process: (ranks_of(process) or [process.pid])[0], before)
+            self.finish(self.start(name, SETTINGS, "--resume", ranks=after))
+            whole, other = self.path(name + "whole"), self.path(name)
+            self.assertEqual(summary(other)["ranks"], after)
+            self.assertLess(largest_difference(model(whole), model(other)), 3e-5)
+            for a, b in zip(read_events(whole, "epoch"), read_events(other, "epoch"), strict=True):
+                self.assertAlmostEqual(a["train_loss"], b["train_loss"], delta=3e-5)
+
+
+class Refused(ResumeTest):
+    def test_another_recipe_is_refused_once(self):
+        self.train(SMOOTH, "run", SETTINGS, ranks=2)
+        process = self.start("run", SETTINGS + ["train.seed=6"], "--resume", ranks=2)
+        err = self.finish(process, 2)
+        self.assertEqual(err.count("train.seed is 6 now, 5 then"), 1, err)
