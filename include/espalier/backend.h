@@ -150,6 +150,15 @@ struct backend {
     /** Names of the algorithms that the plan chose, for people to read. */
     void (*block_plan_algorithms)(const struct block_plan *, const char **forward,
                                   const char **backward);
+    /** Offer to compute the backward passes of two neighbours together: the output of `before` is
+     *  the input of `after` and nobody else's. Called once for a pair, before their first pass.
+     *  Where *joined comes back false, nothing has changed. Where it is true, the gradient between
+     *  the two stays inside the backend: block_backward of `after` is given no dx (NULL), and that
+     *  of `before` follows it, with the same pass and no dy (NULL). x and y of `before`, as in its
+     *  last forward pass, must be valid from the first of the two on. Only the sum of their costs
+     *  means anything; results are as without. */
+    enum status (*block_plan_join)(struct block_plan *before, struct block_plan *after,
+                                   bool *joined);
     /** Take over weights and bias (device); called once after each change. They stay valid and
      *  unchanged until the next call, so a plan may keep the pointers. */
     enum status (*block_plan_load_weights)(struct block_plan *, const float *weights,
@@ -166,7 +175,8 @@ struct backend {
     /** The gradient of the loss with respect to weights, bias and input, given x, y of the
      *  forward pass and dy [samples][output]. `dweights` and `dbias` are overwritten with sums
      *  over the samples (zeros when there are none); `dx` [samples][input] is overwritten,
-     *  unless the plan is of a first block (then it is NULL). `dy` may be destroyed. */
+     *  unless the plan is of a first block or joined to the one before (then it is NULL). `dy` may
+     * be destroyed. */
     enum status (*block_backward)(struct block_plan *, const struct block_pass *, const float *x,
                                   const float *y, float *dy, float *dweights, float *dbias,
                                   float *dx, struct poll poll);

@@ -44,7 +44,8 @@ struct block {
     int weight, bias; /* indices into network.parameters, -1 for BLOCK_PASS */
     int statistics;   /* the running means, whose variances follow; -1 but for BLOCK_NORM */
     struct block_plan *plan;
-    float *output, *output_gradient; /* device [max_samples][output] */
+    float *output;          /* device [max_samples][output] */
+    float *output_gradient; /* likewise; NULL where the plan is joined to the next one */
 };
 
 struct network {

@@ -71,7 +71,9 @@ static enum status time_backward(struct plans *plans, int index) {
     struct block *blocks = plans->replica->network->blocks, *block = &blocks[index];
     struct backend *backend = plans->replica->backend;
     float *dy = block->output_gradient, *dx = index > 0 ? blocks[index - 1].output_gradient : NULL;
-    size_t bytes = (size_t)plans->pass.samples * shape_size(block->desc.output) * sizeof *dy;
+    size_t bytes = dy == NULL
+                       ? 0 /* joined to the next block */
+                       : (size_t)plans->pass.samples * shape_size(block->desc.output) * sizeof *dy;
     const struct poll poll = {.call = NULL};
     double seconds[REPEATS];
     TRY(backend->copy(backend, plans->saved, dy, bytes));

@@ -55,6 +55,7 @@ static const struct backend table = {
     .block_plan_create = cpu_block_plan_create,
     .block_plan_destroy = cpu_block_plan_destroy,
     .block_plan_algorithms = cpu_block_plan_algorithms,
+    .block_plan_join = cpu_block_plan_join,
     .block_plan_load_weights = cpu_block_plan_load_weights,
     .block_plan_load_statistics = cpu_block_plan_load_statistics,
     .block_forward = cpu_block_forward,

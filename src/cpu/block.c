@@ -4,8 +4,6 @@
 #include <limits.h>
 #include <string.h>
 
-enum { CACHE_LINE_FLOATS = 16 };
-
 /* ---- the linear part of a block that has none ---- */
 
 static enum status pass_create(struct block_plan *plan, size_t *scratch_floats) {
@@ -47,8 +45,8 @@ static enum status pass_backward_create(struct block_plan *plan, size_t *scratch
 }
 
 const struct forward_kind forward_pass = {"pass", pass_create, NULL, pass_forward, NULL};
-const struct backward_kind backward_pass = {"pass", pass_backward_create, NULL, pass_backward,
-                                            NULL};
+const struct backward_kind backward_pass = {
+    .name = "pass", .create = pass_backward_create, .run = pass_backward};
 
 /* ---- checks ---- */
 
@@ -194,6 +192,10 @@ void cpu_block_plan_algorithms(const struct block_plan *plan, const char **forwa
     *backward = plan->backward_kind->name;
 }
 
+enum status cpu_block_plan_join(struct block_plan *before, struct block_plan *after, bool *joined) {
+    return images_join(before, after, joined);
+}
+
 enum status cpu_block_plan_load_weights(struct block_plan *plan, const float *weights,
                                         const float *bias) {
     if (plan->desc.kind == BLOCK_PASS)
@@ -223,6 +225,7 @@ static enum status check_samples(const struct block_plan *plan, const struct blo
 enum status cpu_block_forward(struct block_plan *plan, const struct block_pass *pass,
                               const float *x, float *y) {
     TRY(check_samples(plan, pass));
+    plan->x = x;
     if (plan->forward_kind->prepare != NULL)
         TRY(plan->forward_kind->prepare(plan, pass, x));
     if (pass->samples > 0)

@@ -5,27 +5,26 @@
  * image has one list of (place in the image, value) for each filter, and
  *     dW[f] = sum over the list of value * what the filter sees there,
  *     dX   += value * W[f] where the filter sees, for each entry of the list.
- * Both go through the image in slabs of one vector of channels, [h][w][lanes], and in bands of
- * rows, so that what is accessed at random fits the first-level cache. Without an input gradient,
- * a vector that would mostly be padding (an image of few channels) holds several pixels instead. */
+ * Both go through the image in bands of rows, and where a row is long in slabs of some of its
+ * channels, so that what is accessed at random fits the first-level cache. Channels are filled up
+ * to whole vectors; but without an input gradient, a vector that would mostly be padding (an image
+ * of few channels) holds several pixels instead. */
 #include "cpu.h"
 
 #include <string.h>
 
-/* Images whose weight gradients are added up one after the other by one thread; the sums of these
- * grains are then added in their order, whatever thread formed them. */
-enum { GRAIN = 4 };
-
-/* What is accessed at random: 24 of the 32 KiB that all first-level caches have. What is fetched
- * ahead: a quarter of a second level of 512 KiB, for each of x and dx. */
-enum { CACHE_FLOATS = 6144, AHEAD_FLOATS = 32768, MOST_LANES = 16, PLACES = 256 };
+/* What is accessed at random: 28 of the 32 KiB that all first-level caches have. What is fetched
+ * ahead: a quarter of a second level of 512 KiB. */
+enum { CACHE_FLOATS = 10240, AHEAD_FLOATS = 32768, MOST_LANES = 16, PLACES = 256 };
 
 struct sparse {
     struct sparse_slab slab;
-    int slabs, taps;               /* of the image, and of a filter on one slab, in floats */
-    int bands, band_rows;          /* of the pooled output */
-    int32_t row_step, column_step; /* from one window to the next */
-    int32_t places[PLACES];
+    int slabs, taps;      /* of the image, and of a filter on one slab, in floats */
+    int bands, band_rows; /* of the pooled output */
+    uint32_t row_step;    /* from one row of windows to the next */
+    uint32_t *corners;    /* [a band's windows]: sparse_windows */
+    uint32_t places[PLACES];
+    int capacity;           /* of a list */
     size_t slab_floats;     /* of scratch; the lists of all bands follow */
     size_t ahead_floats;    /* of an image, to be fetched while its lists are made */
     float *weights;         /* [slabs][filters][taps] */
@@ -33,26 +32,44 @@ struct sparse {
     float *bias_gradient;   /* [grains][filters] */
 };
 
-static int grains(int samples) {
-    return (samples + GRAIN - 1) / GRAIN;
-}
-
 static int divide_up(int a, int b) {
     return (a + b - 1) / b;
+}
+
+static int smaller(int a, int b) {
+    return a < b ? a : b;
 }
 
 bool backward_sparse_applies(const struct block_desc *desc) {
     const long long height = desc->input.height + 2LL * desc->padding;
     const long long width = desc->input.width + 2LL * desc->padding;
+    const long long pixel = desc->input.channels + MOST_LANES;
     /* Offsets are 32 bits, and a step may go beyond the last window. */
-    return desc->pool > 1 && height <= INT32_MAX / (2 * MOST_LANES) / width;
+    return desc->pool > 1 && height <= INT32_MAX / (2 * pixel) / width;
 }
 
 /* ---- the plan ---- */
 
+/* Rows of the slab that the cache holds, for pixels of so many floats. */
+static int rows_in_cache(const struct block_desc *desc, int pixel) {
+    const long long row = (desc->input.width + 2LL * desc->padding) * pixel;
+    return (int)(CACHE_FLOATS / row);
+}
+
+/* Floats of a pixel: as many channels as leave room for the rows that a row of windows sees. */
+static int choose_pixel(const struct block_desc *desc, int lanes, bool first) {
+    const int channels = desc->input.channels, vectors = divide_up(channels, lanes);
+    const int rows = (desc->pool - 1) * desc->stride + desc->kernel;
+    if (first && channels < lanes)
+        return channels;
+    int fit = vectors;
+    while (fit > 1 && rows_in_cache(desc, fit * lanes) < rows)
+        fit--;
+    return divide_up(vectors, divide_up(vectors, fit)) * lanes;
+}
+
 static void shape_slab(struct sparse *s, const struct block_desc *desc, int lanes, bool first) {
-    const int channels = desc->input.channels;
-    const int pixel = first && channels < lanes ? channels : lanes;
+    const int channels = desc->input.channels, pixel = choose_pixel(desc, lanes, first);
     s->slab = (struct sparse_slab){.height = desc->input.height,
                                    .width = desc->input.width,
                                    .channels = channels,
@@ -66,34 +83,33 @@ static void shape_slab(struct sparse *s, const struct block_desc *desc, int lane
     s->slab_floats = (size_t)(desc->input.height + 2 * desc->padding) * s->slab.row + (size_t)lanes;
 }
 
-static void shape_bands(struct sparse *s, const struct block_desc *desc) {
-    const int rows = CACHE_FLOATS / (int)s->slab.row; /* of the slab, in the cache */
+static void shape_bands(struct sparse *s, const struct block_desc *desc, int lanes) {
+    const int rows = rows_in_cache(desc, s->slab.pixel);
     const int linear_rows = (rows - desc->kernel) / desc->stride + 1;
     const int fit = linear_rows < desc->pool ? 1 : linear_rows / desc->pool;
     s->bands = divide_up(desc->output.height, fit);
     s->band_rows = divide_up(desc->output.height, s->bands);
+    s->capacity = divide_up(s->band_rows * desc->output.width, lanes) * lanes + lanes;
 }
 
-static void shape_windows(struct sparse *s, const struct block_desc *desc) {
-    const int32_t right = desc->stride * s->slab.pixel;
-    const int32_t down = desc->stride * (int32_t)s->slab.row;
-    s->row_step = desc->pool * down;
-    s->column_step = desc->pool * right;
-    for (int i = 0; i < desc->pool; i++)
-        for (int j = 0; j < desc->pool; j++)
-            s->places[i * desc->pool + j] = i * down + j * right;
-}
-
-/* Room of one list. */
-static int band_windows(const struct sparse *s, const struct block_desc *desc) {
-    return s->band_rows * desc->output.width;
+static enum status shape_windows(struct block_plan *plan, struct sparse *s) {
+    const struct block_desc *desc = &plan->desc;
+    const uint32_t right = (uint32_t)(desc->stride * s->slab.pixel);
+    const uint32_t down = (uint32_t)desc->stride * (uint32_t)s->slab.row;
+    const uint32_t pool = (uint32_t)desc->pool, columns = (uint32_t)desc->output.width;
+    const size_t windows = (size_t)s->band_rows * (size_t)columns;
+    s->row_step = pool * down;
+    for (uint32_t place = 0; place < pool * pool; place++)
+        s->places[place] = place / pool * down + place % pool * right;
+    TRY(ARENA_ARRAY(plan->arena, windows, &s->corners));
+    for (uint32_t w = 0; w < windows; w++)
+        s->corners[w] = w / columns * s->row_step + w % columns * pool * right;
+    return ST_OK;
 }
 
 /* The lists of all bands, with their counts. */
 static size_t lists_floats(const struct sparse *s, const struct block_desc *desc) {
-    const size_t list =
-        (size_t)band_windows(s, desc) * sizeof(struct sparse_entry) + sizeof(int32_t);
-    return (size_t)s->bands * (size_t)desc->linear.channels * (list / sizeof(float));
+    return (size_t)s->bands * (size_t)desc->linear.channels * (2 * (size_t)s->capacity + 1);
 }
 
 static size_t taps_count(const struct block_plan *plan) {
@@ -103,13 +119,13 @@ static size_t taps_count(const struct block_plan *plan) {
 
 static enum status sparse_create(struct block_plan *plan, size_t *scratch_floats) {
     const struct block_desc *desc = &plan->desc;
-    const size_t partial = (size_t)grains(plan->max_samples);
+    const size_t partial = images_grains(plan);
     struct sparse *s;
     TRY(ARENA_ARRAY(plan->arena, 1, &s));
     plan->backward = s;
     shape_slab(s, desc, plan->kernels->lanes, plan->first);
-    shape_bands(s, desc);
-    shape_windows(s, desc);
+    shape_bands(s, desc, plan->kernels->lanes);
+    TRY(shape_windows(plan, s));
     const size_t inputs = shape_size(desc->input);
     s->ahead_floats = inputs < AHEAD_FLOATS ? inputs : AHEAD_FLOATS;
     *scratch_floats = s->slab_floats + lists_floats(s, desc);
@@ -147,40 +163,42 @@ static void sparse_load(struct block_plan *plan) {
 /* The calling thread's scratch. */
 static struct sparse_lists band_lists(const struct block_plan *plan, int band) {
     const struct sparse *s = plan->backward;
-    const int filters = plan->desc.linear.channels, capacity = band_windows(s, &plan->desc);
+    const int filters = plan->desc.linear.channels;
     const size_t lists = (size_t)s->bands * (size_t)filters, at = (size_t)band * (size_t)filters;
-    struct sparse_entry *entries = (void *)(plan_scratch(plan) + s->slab_floats);
-    int32_t *counts = (void *)(entries + lists * (size_t)capacity);
-    return (struct sparse_lists){entries + at * (size_t)capacity, counts + at, filters, capacity};
+    const size_t capacity = (size_t)s->capacity;
+    float *values = plan_scratch(plan) + s->slab_floats;
+    uint32_t *offsets = (void *)(values + lists * capacity);
+    int32_t *counts = (void *)(offsets + lists * capacity);
+    return (struct sparse_lists){values + at * capacity, offsets + at * capacity, counts + at,
+                                 filters, s->capacity};
 }
 
-/* Lists of all bands; meanwhile x and dx (or NULL) of the image are fetched, each band its share.
- */
+/* Lists of all bands, and the bias' gradient. */
 static void list_bands(const struct block_plan *plan, const float *g, const uint8_t *state,
-                       const float *x, const float *dx) {
+                       const float *x, float *bias) {
     const struct sparse *s = plan->backward;
     const struct shape out = plan->desc.output;
     const size_t ahead = s->ahead_floats / (size_t)s->bands;
     for (int band = 0; band < s->bands; band++) {
-        const int row = band * s->band_rows, left = out.height - row;
+        const int row = band * s->band_rows;
         const size_t at = (size_t)row * (size_t)out.width * (size_t)out.channels;
-        const size_t next = (size_t)band * ahead;
-        const struct sparse_windows windows = {.rows = left < s->band_rows ? left : s->band_rows,
-                                               .columns = out.width,
-                                               .first = row * s->row_step,
-                                               .row_step = s->row_step,
-                                               .column_step = s->column_step,
+        const struct sparse_windows windows = {.count = smaller(out.height - row, s->band_rows) *
+                                                        out.width,
+                                               .first = (uint32_t)row * s->row_step,
+                                               .corners = s->corners,
                                                .places = s->places,
-                                               .ahead = {x + next, dx == NULL ? NULL : dx + next},
+                                               .ahead = x + (size_t)band * ahead,
                                                .ahead_floats = ahead};
         const struct sparse_lists lists = band_lists(plan, band);
-        plan->kernels->sparse->list_windows(&windows, g + at, state + at, &lists);
+        plan->kernels->sparse->list_windows(&windows, g + at, state + at, &lists, bias);
     }
 }
 
 /* An image that is a slab as it lies there, and needs no copy. */
 static bool is_slab(const struct block_plan *plan) {
-    return plan->desc.padding == 0 && plan->desc.input.channels == plan->kernels->lanes;
+    const struct sparse *s = plan->backward;
+    return plan->desc.padding == 0 && plan->desc.input.channels == s->slab.pixel &&
+           s->slab.pixel % plan->kernels->lanes == 0;
 }
 
 static void add_weight_gradient(const struct block_plan *plan, int channels, const float *x,
@@ -210,51 +228,33 @@ static void input_gradient(const struct block_plan *plan, int channels, const fl
         plan->kernels->sparse->drain_slab(&s->slab, channels, slab, dx);
 }
 
-/* sum [filters] += the rows of g [windows][filters]. */
-static void add_bias_gradient(int windows, int filters, const float *g, float *restrict sum) {
-    for (int w = 0; w < windows; w++, g += filters)
-        for (int f = 0; f < filters; f++)
-            sum[f] += g[f];
+static void sparse_begin(const struct block_plan *plan, int grain) {
+    const struct sparse *s = plan->backward;
+    const size_t filters = (size_t)plan->desc.linear.channels, taps = taps_count(plan);
+    memset(s->bias_gradient + (size_t)grain * filters, 0, filters * sizeof(float));
+    memset(s->weight_gradient + (size_t)grain * taps, 0, taps * sizeof(float));
 }
 
-static void backward_image(const struct block_plan *plan, const struct block_pass *pass,
-                           const struct backward_args *args, int n) {
+static void sparse_image(const struct block_plan *plan, const struct image_gradient *image) {
     const struct sparse *s = plan->backward;
-    const struct block_desc *desc = &plan->desc;
-    const int filters = desc->linear.channels, channels = desc->input.channels;
-    const size_t grain = (size_t)(n / GRAIN), slab_taps = (size_t)filters * (size_t)s->taps;
-    const size_t in = (size_t)n * shape_size(desc->input);
-    const size_t out = (size_t)n * shape_size(desc->output);
-    float *g = args->dy + out; /* in its place */
-    epilogue_gradient(plan, pass, n, args->y + out, g, g);
-    add_bias_gradient(desc->output.height * desc->output.width, filters, g,
-                      s->bias_gradient + grain * (size_t)filters);
-    list_bands(plan, g, plan->state + out, args->x + in, plan->first ? NULL : args->dx + in);
+    const size_t filters = (size_t)plan->desc.linear.channels;
+    const size_t grain = (size_t)(image->sample / GRAIN_IMAGES);
+    const uint8_t *state = plan->state + (size_t)image->sample * shape_size(plan->desc.output);
+    float *g = image->dy; /* in its place */
+    epilogue_gradient(plan, image->pass, image->sample, image->y, g, g);
+    list_bands(plan, g, state, image->x, s->bias_gradient + grain * filters);
     for (int b = 0; b < s->slabs; b++) {
-        const int first = b * s->slab.pixel, left = channels - first;
-        const int count = left < s->slab.pixel ? left : s->slab.pixel;
-        const size_t taps = (size_t)b * slab_taps;
-        add_weight_gradient(plan, count, args->x + in + first,
+        const int first = b * s->slab.pixel;
+        const int count = smaller(plan->desc.input.channels - first, s->slab.pixel);
+        const size_t taps = (size_t)b * filters * (size_t)s->taps;
+        add_weight_gradient(plan, count, image->x + first,
                             s->weight_gradient + grain * taps_count(plan) + taps);
         if (!plan->first)
-            input_gradient(plan, count, s->weights + taps, args->dx + in + first);
+            input_gradient(plan, count, s->weights + taps, image->dx + first);
     }
 }
 
 /* ---- the batch ---- */
-
-static void backward_grain(const struct block_plan *plan, const struct block_pass *pass,
-                           const struct backward_args *args, int grain) {
-    const struct sparse *s = plan->backward;
-    const size_t filters = (size_t)plan->desc.linear.channels, taps = taps_count(plan);
-    const int end = (grain + 1) * GRAIN;
-    memset(s->bias_gradient + (size_t)grain * filters, 0, filters * sizeof(float));
-    memset(s->weight_gradient + (size_t)grain * taps, 0, taps * sizeof(float));
-    for (int n = grain * GRAIN; n < end && n < pass->samples; n++) {
-        backward_image(plan, pass, args, n);
-        poll_from_team(args->poll);
-    }
-}
 
 /* Add up the grains' gradients of one filter on one slab, in the first one's place. */
 static void reduce_taps(const struct block_plan *plan, int count, size_t block) {
@@ -268,39 +268,33 @@ static void reduce_taps(const struct block_plan *plan, int count, size_t block) 
 }
 
 /* Hand the sums of one filter over, in the canonical order. */
-static void reduce_filter(const struct block_plan *plan, int count, int filter,
+static void reduce_filter(const struct block_plan *plan, int count, size_t filter,
                           const struct backward_args *args) {
     const struct sparse *s = plan->backward;
     const int kernel = plan->desc.kernel, row = s->taps / kernel;
     const int channels = plan->desc.input.channels, filters = plan->desc.linear.channels;
-    float *canonical = args->dweights + (size_t)filter * (size_t)(channels * kernel * kernel);
+    float *canonical = args->dweights + filter * (size_t)(channels * kernel * kernel);
     float bias = 0.0F;
     for (int b = 0; b < s->slabs; b++)
-        reduce_taps(plan, count, (size_t)b * (size_t)filters + (size_t)filter);
+        reduce_taps(plan, count, (size_t)b * (size_t)filters + filter);
     for (int c = 0; c < channels; c++) {
-        const float *ours = s->weight_gradient + tap_offset(plan, filter, c);
+        const float *ours = s->weight_gradient + tap_offset(plan, (int)filter, c);
         for (int i = 0; i < kernel; i++)
             for (int j = 0; j < kernel; j++)
                 *canonical++ = ours[i * row + j * s->slab.pixel];
     }
     for (int g = 0; g < count; g++)
-        bias += s->bias_gradient[(size_t)g * (size_t)filters + (size_t)filter];
+        bias += s->bias_gradient[(size_t)g * (size_t)filters + filter];
     args->dbias[filter] = bias;
 }
 
-static void sparse_run(struct block_plan *plan, const struct block_pass *pass,
-                       const struct backward_args *args) {
-    const int count = grains(pass->samples);
-#pragma omp parallel num_threads(plan->threads)
-    {
-#pragma omp for schedule(dynamic)
-        for (int g = 0; g < count; g++)
-            backward_grain(plan, pass, args, g);
-#pragma omp for
-        for (int f = 0; f < plan->desc.linear.channels; f++)
-            reduce_filter(plan, count, f, args);
-    }
+static size_t sparse_parts(const struct block_plan *plan) {
+    return (size_t)plan->desc.linear.channels;
 }
 
-const struct backward_kind backward_sparse = {"sparse", sparse_create, sparse_load, sparse_run,
-                                              NULL};
+static const struct images_kind images = {sparse_begin, sparse_image, reduce_filter, sparse_parts};
+const struct backward_kind backward_sparse = {.name = "sparse",
+                                              .create = sparse_create,
+                                              .load = sparse_load,
+                                              .run = images_run,
+                                              .images = &images};

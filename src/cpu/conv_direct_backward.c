@@ -8,10 +8,6 @@
 #include <math.h>
 #include <string.h>
 
-/* Images whose weight gradients are added up one after the other by one thread; the sums of these
- * grains are then added in their order, whatever thread formed them. */
-enum { GRAIN = 4 };
-
 /* Floats of dz in a strip, about: as many of the image lie in the first cache beside them. */
 enum { STRIP_FLOATS = 4096 };
 
@@ -24,10 +20,6 @@ struct backward {
     /* [grains][taps + 1][channels]: the bias is the weight of one more tap, which is always 1. */
     float *gradient;
 };
-
-static int grains(int samples) {
-    return (samples + GRAIN - 1) / GRAIN;
-}
 
 static size_t gradient_floats(const struct backward *backward) {
     return (backward->taps + 1) * backward->channels;
@@ -50,8 +42,8 @@ static enum status create_gradient(struct block_plan *plan, struct backward *bac
     backward->strip = rows < 1 ? 1 : rows;
     backward->taps = (size_t)backward->layer.rows * (size_t)backward->layer.taps;
     backward->channels = whole_vectors(plan, z.channels);
-    return arena_alloc(plan->arena, (size_t)grains(plan->max_samples),
-                       gradient_floats(backward) * sizeof(float), (void **)&backward->gradient);
+    return arena_alloc(plan->arena, images_grains(plan), gradient_floats(backward) * sizeof(float),
+                       (void **)&backward->gradient);
 }
 
 /* Scratch: dz of an image, then a frame: of the image, later of dz. */
@@ -91,7 +83,7 @@ static void backward_load(struct block_plan *plan) {
 }
 
 /* One image as its strips see it. */
-struct image {
+struct strips {
     const float *x; /* in its frame */
     const float *y, *dy;
     float *dz;          /* whole, or room for a strip at a time */
@@ -99,56 +91,53 @@ struct image {
     float *gradient;    /* of the image's grain */
 };
 
-static void backward_strip(const struct block_plan *plan, const struct image *image, int row) {
+static void backward_strip(const struct block_plan *plan, const struct strips *strips, int row) {
     const struct backward *backward = plan->backward;
     const struct direct_kernels *kernels = plan->kernels->direct;
     const size_t line = (size_t)plan->desc.linear.width * (size_t)plan->desc.linear.channels;
     const size_t first = (size_t)row * line;
     struct direct_layer strip = backward->layer;
     strip.height = strip.height - row < backward->strip ? strip.height - row : backward->strip;
-    float *dz = image->mask && !image->keep_dz ? image->dz : image->dz + first;
-    if (image->mask)
-        kernels->relu_backward((size_t)strip.height * line, image->y + first, image->dy + first,
+    float *dz = strips->mask && !strips->keep_dz ? strips->dz : strips->dz + first;
+    if (strips->mask)
+        kernels->relu_backward((size_t)strip.height * line, strips->y + first, strips->dy + first,
                                dz);
-    kernels->backward(&strip, image->x + (size_t)row * (size_t)strip.stride * strip.kernel_step, dz,
-                      image->gradient, image->gradient + backward->taps * backward->channels);
+    kernels->backward(&strip, strips->x + (size_t)row * (size_t)strip.stride * strip.kernel_step,
+                      dz, strips->gradient, strips->gradient + backward->taps * backward->channels);
 }
 
-static void backward_image(const struct block_plan *plan, const struct block_pass *pass,
-                           const struct backward_args *args, int n) {
+static float *gradient_of(const struct block_plan *plan, int grain) {
     const struct backward *backward = plan->backward;
-    const size_t inputs = shape_size(plan->desc.input), outputs = shape_size(plan->desc.output);
+    return backward->gradient + (size_t)grain * gradient_floats(backward);
+}
+
+static void backward_begin(const struct block_plan *plan, int grain) {
+    memset(gradient_of(plan, grain), 0, gradient_floats(plan->backward) * sizeof(float));
+}
+
+static void backward_image(const struct block_plan *plan, const struct image_gradient *image) {
+    const struct backward *backward = plan->backward;
     float *dz = plan_scratch(plan), *frame = dz + dz_scratch(plan);
-    const struct image image = {
-        .x = frame_view(&backward->frame, args->x + (size_t)n * inputs, frame),
-        .y = args->y + (size_t)n * outputs,
-        .dy = args->dy + (size_t)n * outputs,
-        .dz = dz,
-        .mask = direct_is_plain(plan, pass, ACTIVATION_RELU),
-        .keep_dz = !plan->first,
-        .gradient = backward->gradient + (size_t)(n / GRAIN) * gradient_floats(backward)};
-    if (!image.mask)
-        epilogue_backward(plan, pass, n, image.y, image.dy, dz);
+    const struct strips strips = {.x = frame_view(&backward->frame, image->x, frame),
+                                  .y = image->y,
+                                  .dy = image->dy,
+                                  .dz = dz,
+                                  .mask = direct_is_plain(plan, image->pass, ACTIVATION_RELU),
+                                  .keep_dz = !plan->first,
+                                  .gradient = gradient_of(plan, image->sample / GRAIN_IMAGES)};
+    if (!strips.mask)
+        epilogue_backward(plan, image->pass, image->sample, image->y, image->dy, dz);
     for (int row = 0; row < plan->desc.linear.height; row += backward->strip)
-        backward_strip(plan, &image, row);
+        backward_strip(plan, &strips, row);
     if (plan->first)
         return;
     const struct direct *transposed = &backward->transposed;
     plan->kernels->direct->forward(&transposed->layer, frame_view(&transposed->frame, dz, frame),
-                                   transposed->weights, transposed->zeros, -INFINITY,
-                                   args->dx + (size_t)n * inputs);
+                                   transposed->weights, transposed->zeros, -INFINITY, image->dx);
 }
 
-static void backward_grain(const struct block_plan *plan, const struct block_pass *pass,
-                           const struct backward_args *args, int grain) {
-    const struct backward *backward = plan->backward;
-    const size_t floats = gradient_floats(backward);
-    const int end = (grain + 1) * GRAIN;
-    memset(backward->gradient + (size_t)grain * floats, 0, floats * sizeof *backward->gradient);
-    for (int n = grain * GRAIN; n < end && n < pass->samples; n++) {
-        backward_image(plan, pass, args, n);
-        poll_from_team(args->poll);
-    }
+static size_t backward_parts(const struct block_plan *plan) {
+    return ((const struct backward *)plan->backward)->taps + 1;
 }
 
 /* Add up the grains' gradients at one tap, in the first one's place, and hand them over. */
@@ -170,20 +159,10 @@ static void reduce_tap(const struct block_plan *plan, int count, size_t tap,
         to[(size_t)k * step] = sum[k];
 }
 
-static void backward_run(struct block_plan *plan, const struct block_pass *pass,
-                         const struct backward_args *args) {
-    const struct backward *backward = plan->backward;
-    const int count = grains(pass->samples);
-#pragma omp parallel num_threads(plan->threads)
-    {
-#pragma omp for schedule(dynamic)
-        for (int g = 0; g < count; g++)
-            backward_grain(plan, pass, args, g);
-#pragma omp for
-        for (size_t t = 0; t <= backward->taps; t++)
-            reduce_tap(plan, count, t, args);
-    }
-}
-
-const struct backward_kind backward_direct = {"direct", backward_create, backward_load,
-                                              backward_run, NULL};
+static const struct images_kind images = {backward_begin, backward_image, reduce_tap,
+                                          backward_parts};
+const struct backward_kind backward_direct = {.name = "direct",
+                                              .create = backward_create,
+                                              .load = backward_load,
+                                              .run = images_run,
+                                              .images = &images};

@@ -40,6 +40,13 @@ struct block_plan {
     uint8_t *state; /* [max_samples][output], from the forward pass for the backward pass */
     float *scratch; /* [threads][scratch_size] */
     size_t scratch_size;
+    /* Of a plan that is joined to the one before it (block_plan_join): that one; room for dx
+     * [threads][dx_size]. Of one that is joined to the one after it: that, and its last input. */
+    struct block_plan *before;
+    float *dx;
+    size_t dx_size;
+    bool is_joined;
+    const float *x;
     struct arena *arena;
 };
 
@@ -62,6 +69,31 @@ struct forward_kind {
     enum status (*prepare)(struct block_plan *plan, const struct block_pass *pass, const float *x);
 };
 
+/** One image of a backward pass; dx is NULL for a first block. */
+struct image_gradient {
+    const struct block_pass *pass;
+    int sample;
+    const float *x, *y;
+    float *dy, *dx;
+};
+
+/** Images whose gradients of weights and bias are added up one after the other by one thread; the
+ *  sums of these grains are then added in their order, whatever thread formed them. */
+enum { GRAIN_IMAGES = 4, CACHE_LINE_FLOATS = 16 };
+
+/** A backward pass that takes one image after the other. */
+struct images_kind {
+    /** Set a grain's sums to zero. */
+    void (*begin)(const struct block_plan *plan, int grain);
+    /** One image: writes dx, destroys dy, adds to the sums of its grain. */
+    void (*backward)(const struct block_plan *plan, const struct image_gradient *image);
+    /** Add up the sums of the first `grains` grains, in their order, to a part of dweights and
+     *  dbias; there are parts(plan) of them, for the team to share. */
+    void (*reduce)(const struct block_plan *plan, int grains, size_t part,
+                   const struct backward_args *args);
+    size_t (*parts)(const struct block_plan *plan);
+};
+
 /** A way to compute a block's backward pass, likewise; it can follow any forward kind. */
 struct backward_kind {
     const char *name;
@@ -71,7 +103,19 @@ struct backward_kind {
                 const struct backward_args *args);
     enum status (*prepare)(struct block_plan *plan, const struct block_pass *pass,
                            const struct backward_args *args);
+    const struct images_kind *images; /* then run is images_run; NULL: the whole batch at once */
 };
+
+/** The run of kinds that go by images: the plan's own images, then those of the plans before it
+ *  that are joined to it, image by image; the sums of the plan itself are handed over. */
+void images_run(struct block_plan *plan, const struct block_pass *pass,
+                const struct backward_args *args);
+
+/** Grains of the largest pass. */
+size_t images_grains(const struct block_plan *plan);
+
+/** Join two plans, where both go by images. */
+enum status images_join(struct block_plan *before, struct block_plan *after, bool *joined);
 
 extern const struct forward_kind forward_direct, forward_winograd, forward_dense,
     forward_dropconnect, forward_norm, forward_pass;
@@ -140,6 +184,7 @@ enum status cpu_block_plan_create(struct backend *backend, const struct block_de
 void cpu_block_plan_destroy(struct block_plan *plan);
 void cpu_block_plan_algorithms(const struct block_plan *plan, const char **forward,
                                const char **backward);
+enum status cpu_block_plan_join(struct block_plan *before, struct block_plan *after, bool *joined);
 enum status cpu_block_plan_load_weights(struct block_plan *plan, const float *weights,
                                         const float *bias);
 enum status cpu_block_plan_load_statistics(struct block_plan *plan, float *statistics);

@@ -136,4 +136,5 @@ static void dense_backward(struct block_plan *plan, const struct block_pass *pas
 
 const struct forward_kind forward_dense = {"dense", forward_create, forward_load, dense_forward,
                                            NULL};
-const struct backward_kind backward_dense = {"dense", backward_create, NULL, dense_backward, NULL};
+const struct backward_kind backward_dense = {
+    .name = "dense", .create = backward_create, .run = dense_backward};

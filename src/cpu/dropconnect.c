@@ -229,5 +229,5 @@ bool dropconnect_applies(const struct block_desc *desc) {
 }
 
 const struct forward_kind forward_dropconnect = {"dropconnect", create, load, forward, NULL};
-const struct backward_kind backward_dropconnect = {"dropconnect", backward_create, NULL, backward,
-                                                   NULL};
+const struct backward_kind backward_dropconnect = {
+    .name = "dropconnect", .create = backward_create, .run = backward};

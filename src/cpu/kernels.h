@@ -164,31 +164,28 @@ struct winograd_kernels {
                    int vectors, const float *sums);
 };
 
-/** A gradient that is not zero, at one pixel of a convolution's output. */
-struct sparse_entry {
-    int32_t offset; /* floats from the slab's begin to the first that the pixel sees */
-    float value;
-};
-
-/** The gradients of a band of windows that are not zero, a list for each filter. */
+/** The gradients of a band of windows that are not zero, a list for each filter: values, and where
+ *  the first float that the gradient's pixel sees is, from the slab's begin. */
 struct sparse_lists {
-    struct sparse_entry *entries; /* [filters][capacity]: room for a whole band */
-    int32_t *counts;              /* [filters] */
+    float *values;     /* [filters][capacity]: room for a whole band and a vector more */
+    uint32_t *offsets; /* likewise */
+    int32_t *counts;   /* [filters] */
     int filters, capacity;
 };
 
 /** A band of the pooled output. Offsets are in floats of a slab. */
 struct sparse_windows {
-    int rows, columns;
-    int32_t first, row_step, column_step; /* offset of the first window, and from one to the next */
-    const int32_t *places;                /* [256]: offset of each place of a maximum in a window */
-    const float *ahead[2]; /* memory that will be used next, to be fetched meanwhile; or NULL */
-    size_t ahead_floats;   /* of each */
+    int count;
+    uint32_t first;          /* offset of the first window */
+    const uint32_t *corners; /* [count]: of each window, from the first */
+    const uint32_t *places;  /* [256]: of each place of a maximum in its window */
+    const float *ahead;      /* memory that will be read next, to be fetched meanwhile */
+    size_t ahead_floats;
 };
 
 /** Some channels of one image with its padding, [height + 2 padding][width + 2 padding][pixel]:
- *  either a vector of channels, zeros behind the last channel, or all channels of an image that has
- *  fewer (then a vector's floats follow the last pixel, of any value).
+ *  either whole vectors of channels, zeros behind the last channel, or all channels of an image
+ * that has fewer than a vector (then a vector's floats follow the last pixel, of any value).
  *
  *  What an output pixel sees of it in one row of the kernel is contiguous, so a filter's taps are
  *  [kernel][vectors][lanes], the channels of each pixel in turn; what fills up the last vector
@@ -204,15 +201,16 @@ struct sparse_slab {
 /** Convolution backward at the gradients that are not zero. x and dx point to the slab's first
  *  channel at the image's first pixel; `channels` of them are the slab's. */
 struct sparse_kernels {
-    /** Fills the lists from g and state, both [rows][columns][filters], windows in row-major order.
-     *  g is zero where the unit is dropped; -0 is zero, a NaN is not. */
+    /** Fills the lists from g and state, both [count][filters], in the order of the windows, and
+     *  adds g to bias [filters]. g is zero where the unit is dropped; -0 is zero, a NaN is not. */
     void (*list_windows)(const struct sparse_windows *windows, const float *g, const uint8_t *state,
-                         const struct sparse_lists *lists);
+                         const struct sparse_lists *lists, float *bias);
     void (*fill_slab)(const struct sparse_slab *shape, int channels, const float *x, float *slab);
     /** gradient [filters][taps] += what the lists make of the slab of x. */
     void (*weight_gradient)(const struct sparse_slab *shape, const struct sparse_lists *lists,
                             const float *slab, float *gradient);
-    /** The slab of dx += what the lists make of weights [filters][taps]; pixel is a vector. */
+    /** The slab of dx += what the lists make of weights [filters][taps]; a pixel is whole vectors.
+     */
     void (*input_gradient)(const struct sparse_slab *shape, const struct sparse_lists *lists,
                            const float *weights, float *slab);
     void (*drain_slab)(const struct sparse_slab *shape, int channels, const float *slab, float *dx);

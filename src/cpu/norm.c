@@ -215,5 +215,7 @@ static void norm_backward(struct block_plan *plan, const struct block_pass *pass
 }
 
 const struct forward_kind forward_norm = {"norm", norm_create, NULL, norm_forward, norm_prepare};
-const struct backward_kind backward_norm = {"norm", norm_backward_create, NULL, norm_backward,
-                                            norm_backward_prepare};
+const struct backward_kind backward_norm = {.name = "norm",
+                                            .create = norm_backward_create,
+                                            .run = norm_backward,
+                                            .prepare = norm_backward_prepare};

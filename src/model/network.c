@@ -66,8 +66,18 @@ static enum status allocate_block(struct network *network, int index) {
     size_t bytes = (size_t)network->max_samples * shape_size(block->desc.output) * sizeof(float);
     TRY(backend->block_plan_create(backend, &block->desc, network->max_samples, index == 0,
                                    &block->plan));
-    TRY(backend->alloc(backend, bytes, (void **)&block->output));
-    return backend->alloc(backend, bytes, (void **)&block->output_gradient);
+    return backend->alloc(backend, bytes, (void **)&block->output);
+}
+
+/* Gradients of outputs; not where the backend joins a block to the next one. */
+static enum status allocate_gradient(struct network *network, int index) {
+    struct backend *backend = network->backend;
+    struct block *block = &network->blocks[index];
+    size_t bytes = (size_t)network->max_samples * shape_size(block->desc.output) * sizeof(float);
+    bool joined = false;
+    if (index + 1 < network->blocks_count)
+        TRY(backend->block_plan_join(block->plan, network->blocks[index + 1].plan, &joined));
+    return joined ? ST_OK : backend->alloc(backend, bytes, (void **)&block->output_gradient);
 }
 
 static enum status build(struct network *network, const struct recipe *recipe) {
@@ -83,6 +93,8 @@ static enum status build(struct network *network, const struct recipe *recipe) {
         add_block_parameters(network, i);
         TRY(allocate_block(network, i));
     }
+    for (int i = 0; i < network->blocks_count; i++)
+        TRY(allocate_gradient(network, i));
     network->classes = network->blocks[count - 1].desc.output.channels;
     network->original_count = network->count;
     struct backend *backend = network->backend;

@@ -132,6 +132,14 @@ static enum status reference_load_statistics(struct block_plan *plan, float *sta
     return ST_OK;
 }
 
+static enum status reference_join(struct block_plan *before, struct block_plan *after,
+                                  bool *joined) {
+    (void)before;
+    (void)after;
+    *joined = false;
+    return ST_OK;
+}
+
 static enum status reference_load_weights(struct block_plan *plan, const float *weights,
                                           const float *bias) {
     plan->weights = weights;
@@ -439,6 +447,7 @@ enum status backend_reference_create(struct backend **backend) {
                                  .block_plan_create = reference_block_plan_create,
                                  .block_plan_destroy = reference_block_plan_destroy,
                                  .block_plan_algorithms = reference_block_plan_algorithms,
+                                 .block_plan_join = reference_join,
                                  .block_plan_load_weights = reference_load_weights,
                                  .block_plan_load_statistics = reference_load_statistics,
                                  .block_forward = reference_block_forward,

@@ -110,7 +110,10 @@ const struct block_case block_cases[] = {
     CONV(CONV_SPARSE, 11, 12, 16,  4, 7, 2, 3, RELU,    2, 0,     2),
     CONV(CONV_SPARSE, 17,  9,  3,  2, 11, 1, 2, NONE,   3, 0,     2),
     CONV(CONV_SPARSE, 14, 13,  2,  3, 2, 3, 1, RELU,    2, 0,     5), /* stride > kernel */
-    CONV(CONV_SPARSE, 85, 21,  1,  2, 3, 1, 0, RELU,    2, 0,     1), /* 2 to 6 bands */
+    CONV(CONV_SPARSE, 85, 41,  1,  2, 3, 1, 0, RELU,    2, 0,     1), /* more than one band */
+    CONV(CONV_SPARSE, 30, 14, 33, 17, 3, 1, 1, RELU,    2, 0.25F, 1),
+    CONV(CONV_SPARSE,  6, 44, 60,  3, 3, 1, 0, RELU,    2, 0,     1), /* more than one slab */
+    CONV(CONV_SPARSE,  8,  9, 32,  4, 3, 1, 0, RELU,    2, 0.25F, 2), /* two or more vectors */
 
     /* Tiles of 4 x 4: one pixel, one tile, tiles that are cut off; padding on all sides and beyond;
      * channels beside and on multiples of 4, 8 and 16; blocks of tiles; windows across tiles. */

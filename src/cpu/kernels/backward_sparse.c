@@ -7,9 +7,16 @@
 
 #include <string.h>
 
-enum { PATCH_SIDE = 5, PATCH_VECTORS = REGISTERS - 4 };
+enum { PATCH_ROWS = 5, PATCH_COLUMNS = 6, PATCH_VECTORS = REGISTERS - 4 };
 
 #define INLINE static inline __attribute__((always_inline))
+
+/* A filter's list. */
+struct list {
+    const float *values;
+    const uint32_t *offsets;
+    int count;
+};
 
 /* A patch of all filters' taps, and the slab moved to where it sees it: what is only read, and what
  * is added to, each with floats to its next row; and the taps of a filter. */
@@ -20,46 +27,44 @@ struct patch {
 };
 
 INLINE void load_patch(int rows, int columns, const float *from, size_t row,
-                       vec patch[PATCH_SIDE][PATCH_SIDE]) {
+                       vec patch[PATCH_ROWS][PATCH_COLUMNS]) {
 #pragma GCC unroll 5
     for (int i = 0; i < rows; i++, from += row)
-#pragma GCC unroll 5
+#pragma GCC unroll 6
         for (int j = 0; j < columns; j++)
             patch[i][j] = vec_load(from + j * LANES);
 }
 
 /* Taps' gradient += sum over the list of value * what the taps see. */
-INLINE void sum_patch(int rows, int columns, const struct sparse_entry *entry,
-                      const struct sparse_entry *end, struct patch p) {
-    vec sum[PATCH_SIDE][PATCH_SIDE];
+INLINE void sum_patch(int rows, int columns, struct list list, struct patch p) {
+    vec sum[PATCH_ROWS][PATCH_COLUMNS];
     load_patch(rows, columns, p.to, p.to_row, sum);
-    for (; entry < end; entry++) {
-        const float *seen = p.from + entry->offset;
-        const vec value = vec_set(entry->value);
+    for (int e = 0; e < list.count; e++) {
+        const float *seen = p.from + list.offsets[e];
+        const vec value = vec_set(list.values[e]);
 #pragma GCC unroll 5
         for (int i = 0; i < rows; i++, seen += p.from_row)
-#pragma GCC unroll 5
+#pragma GCC unroll 6
             for (int j = 0; j < columns; j++)
                 sum[i][j] = vec_fma(value, vec_load(seen + j * LANES), sum[i][j]);
     }
 #pragma GCC unroll 5
     for (int i = 0; i < rows; i++)
-#pragma GCC unroll 5
+#pragma GCC unroll 6
         for (int j = 0; j < columns; j++)
             vec_store(p.to + (size_t)i * p.to_row + j * LANES, sum[i][j]);
 }
 
 /* What the taps see += value * weights, for each entry of the list. */
-INLINE void spread_patch(int rows, int columns, const struct sparse_entry *entry,
-                         const struct sparse_entry *end, struct patch p) {
-    vec weights[PATCH_SIDE][PATCH_SIDE];
+INLINE void spread_patch(int rows, int columns, struct list list, struct patch p) {
+    vec weights[PATCH_ROWS][PATCH_COLUMNS];
     load_patch(rows, columns, p.from, p.from_row, weights);
-    for (; entry < end; entry++) {
-        float *seen = p.to + entry->offset;
-        const vec value = vec_set(entry->value);
+    for (int e = 0; e < list.count; e++) {
+        float *seen = p.to + list.offsets[e];
+        const vec value = vec_set(list.values[e]);
 #pragma GCC unroll 5
         for (int i = 0; i < rows; i++, seen += p.to_row)
-#pragma GCC unroll 5
+#pragma GCC unroll 6
             for (int j = 0; j < columns; j++)
                 vec_store(seen + j * LANES,
                           vec_fma(value, weights[i][j], vec_load(seen + j * LANES)));
@@ -69,22 +74,27 @@ INLINE void spread_patch(int rows, int columns, const struct sparse_entry *entry
 /* One function a size; sizes that the registers do not hold are never asked for, and empty. */
 #define DEFINE_PATCH(verb, moving, rows, columns)                                                  \
     static void verb##_##rows##_##columns(const struct sparse_lists *lists, struct patch p) {      \
-        const struct sparse_entry *list = lists->entries;                                          \
+        struct list list = {lists->values, lists->offsets, 0};                                     \
         if (rows * columns > PATCH_VECTORS)                                                        \
             return;                                                                                \
-        for (int f = 0; f < lists->filters; f++, list += lists->capacity, p.moving += p.taps)      \
-            verb##_patch(rows, columns, list, list + lists->counts[f], p);                         \
+        for (int f = 0; f < lists->filters; f++, p.moving += p.taps) {                             \
+            list.count = lists->counts[f];                                                         \
+            verb##_patch(rows, columns, list, p);                                                  \
+            list.values += lists->capacity;                                                        \
+            list.offsets += lists->capacity;                                                       \
+        }                                                                                          \
     }
 #define DEFINE_PATCHES(verb, moving, rows)                                                         \
     DEFINE_PATCH(verb, moving, rows, 1)                                                            \
     DEFINE_PATCH(verb, moving, rows, 2)                                                            \
     DEFINE_PATCH(verb, moving, rows, 3)                                                            \
     DEFINE_PATCH(verb, moving, rows, 4)                                                            \
-    DEFINE_PATCH(verb, moving, rows, 5)
+    DEFINE_PATCH(verb, moving, rows, 5)                                                            \
+    DEFINE_PATCH(verb, moving, rows, 6)
 #define PATCHES(verb, rows)                                                                        \
     {                                                                                              \
         verb##_##rows##_1, verb##_##rows##_2, verb##_##rows##_3, verb##_##rows##_4,                \
-            verb##_##rows##_5                                                                      \
+            verb##_##rows##_5, verb##_##rows##_6                                                   \
     }
 #define DEFINE_TABLE(verb, moving)                                                                 \
     DEFINE_PATCHES(verb, moving, 1)                                                                \
@@ -95,8 +105,8 @@ INLINE void spread_patch(int rows, int columns, const struct sparse_entry *entry
     static const patch_table verb##_table = {PATCHES(verb, 1), PATCHES(verb, 2), PATCHES(verb, 3), \
                                              PATCHES(verb, 4), PATCHES(verb, 5)};
 
-typedef void (*patch_table[PATCH_SIDE][PATCH_SIDE])(const struct sparse_lists *lists,
-                                                    struct patch p);
+typedef void (*patch_table[PATCH_ROWS][PATCH_COLUMNS])(const struct sparse_lists *lists,
+                                                       struct patch p);
 DEFINE_TABLE(sum, to)
 DEFINE_TABLE(spread, from)
 
@@ -110,8 +120,8 @@ static int next_part(int left, int limit) {
 static void each_patch(const patch_table table, const struct sparse_slab *s,
                        const struct sparse_lists *lists, struct patch whole) {
     for (int j = 0, columns; j < s->vectors; j += columns) {
-        columns = next_part(s->vectors - j, PATCH_SIDE);
-        const int fit = PATCH_VECTORS / columns, limit = fit < PATCH_SIDE ? fit : PATCH_SIDE;
+        columns = next_part(s->vectors - j, PATCH_COLUMNS);
+        const int fit = PATCH_VECTORS / columns, limit = fit < PATCH_ROWS ? fit : PATCH_ROWS;
         for (int i = 0, rows; i < s->kernel; i += rows) {
             struct patch p = whole;
             p.from += (size_t)i * p.from_row + (size_t)(j * LANES);
@@ -136,52 +146,102 @@ static void input_gradient(const struct sparse_slab *s, const struct sparse_list
 
 /* ---- lists ---- */
 
-/* The share of the window `at` in what lies ahead. */
-static inline void fetch_ahead(const struct sparse_windows *w, size_t at) {
-    enum { LINE = 16 }; /* floats of a cache line */
-    const size_t windows = (size_t)w->rows * (size_t)w->columns;
-    const size_t share = (w->ahead_floats / windows + LINE) / LINE * LINE;
-    const size_t end = (at + 1) * share;
-    for (size_t i = at * share; i < end && i < w->ahead_floats; i += LINE)
-        for (int a = 0; a < 2; a++)
-            if (w->ahead[a] != NULL)
-                __builtin_prefetch(w->ahead[a] + i, 0, 2);
-}
-
-/* Every gradient is written; the end of the list moves on behind those that are not zero. */
-static inline void list_window(int32_t corner, const struct sparse_windows *w, const float *g,
-                               const uint8_t *state, const struct sparse_lists *lists) {
-    struct sparse_entry *list = lists->entries;
-    for (int f = 0; f < lists->filters; f++, list += lists->capacity) {
-        uint32_t bits;
-        memcpy(&bits, g + f, sizeof bits);
-        list[lists->counts[f]] = (struct sparse_entry){corner + w->places[state[f]], g[f]};
-        lists->counts[f] += bits << 1 != 0; /* -0 is zero, a NaN is not */
+/* Some windows' gradients of some filters, up to a vector of each: `first` is the first window, g
+ * and the lists' values those of the first filter. */
+INLINE void list_tile(int windows, int filters, uint32_t first, const float *g,
+                      const struct sparse_lists *lists, vec *sum) {
+    vec tile[LANES];
+#pragma GCC unroll 16
+    for (int w = 0; w < LANES; w++) {
+        const float *row = g + (size_t)w * (size_t)lists->filters;
+        if (w >= windows)
+            tile[w] = vec_zero();
+        else {
+            tile[w] = filters == LANES ? vec_load(row) : vec_load_first(row, filters);
+            *sum = vec_add(*sum, tile[w]);
+        }
     }
-}
-
-static void list_windows(const struct sparse_windows *w, const float *g, const uint8_t *state,
-                         const struct sparse_lists *lists) {
-    const size_t filters = (size_t)lists->filters;
-    memset(lists->counts, 0, filters * sizeof *lists->counts);
-    size_t at = 0;
-    for (int y = 0; y < w->rows; y++)
-        for (int x = 0; x < w->columns; x++, at++) {
-            fetch_ahead(w, at);
-            list_window(w->first + y * w->row_step + x * w->column_step, w, g + at * filters,
-                        state + at * filters, lists);
+    vec_transpose(tile);
+#pragma GCC unroll 16
+    for (int f = 0; f < LANES; f++)
+        if (f < filters) {
+            const size_t end = (size_t)(f * lists->capacity + lists->counts[f]);
+            lists->counts[f] +=
+                vec_pack_nonzero(tile[f], first, lists->values + end, lists->offsets + end);
         }
 }
 
+/* The lists of up to a vector of filters, whose first g, state and lists point to; offsets are the
+ * windows' numbers. */
+INLINE void list_filters(const struct sparse_windows *w, int filters, const float *g,
+                         const struct sparse_lists *lists, float *bias) {
+    vec sum = vec_load_first(bias, filters);
+    int first = 0;
+    for (; first + LANES <= w->count; first += LANES)
+        list_tile(LANES, filters, (uint32_t)first, g + (size_t)first * (size_t)lists->filters,
+                  lists, &sum);
+    if (first < w->count)
+        list_tile(w->count - first, filters, (uint32_t)first,
+                  g + (size_t)first * (size_t)lists->filters, lists, &sum);
+    vec_store_first(bias, sum, filters);
+}
+
+/* The offsets of one filter's list from the windows' numbers. */
+static void locate(const struct sparse_windows *w, const uint8_t *state, size_t filters, int count,
+                   uint32_t *offsets) {
+    for (int e = 0; e < count; e++) {
+        const uint32_t window = offsets[e];
+        offsets[e] = w->first + w->corners[window] + w->places[state[window * filters]];
+    }
+}
+
+/* The share of a filter in what lies ahead. */
+static void fetch_ahead(const struct sparse_windows *w, int filter, int filters) {
+    enum { LINE = 16 }; /* floats of a cache line */
+    const size_t lines = (w->ahead_floats + LINE - 1) / LINE;
+    const size_t first = lines * (size_t)filter / (size_t)filters;
+    const size_t end = lines * (size_t)(filter + 1) / (size_t)filters;
+    for (size_t line = first; line < end; line++)
+        __builtin_prefetch(w->ahead + line * LINE, 0, 2);
+}
+
+static void list_windows(const struct sparse_windows *w, const float *g, const uint8_t *state,
+                         const struct sparse_lists *lists, float *bias) {
+    const int filters = lists->filters;
+    memset(lists->counts, 0, (size_t)filters * sizeof *lists->counts);
+    for (int f = 0; f < filters; f += LANES) {
+        struct sparse_lists some = *lists;
+        some.values += (size_t)f * (size_t)lists->capacity;
+        some.offsets += (size_t)f * (size_t)lists->capacity;
+        some.counts += f;
+        if (f + LANES <= filters)
+            list_filters(w, LANES, g + f, &some, bias + f);
+        else
+            list_filters(w, filters - f, g + f, &some, bias + f);
+    }
+    for (int f = 0; f < filters; f++) {
+        fetch_ahead(w, f, filters);
+        locate(w, state + f, (size_t)filters, lists->counts[f],
+               lists->offsets + (size_t)f * (size_t)lists->capacity);
+    }
+}
+
 /* ---- slabs ---- */
+
+static int smaller(int a, int b) {
+    return a < b ? a : b;
+}
 
 static void fill_row(const struct sparse_slab *s, int channels, const float *x, float *row) {
     if (s->pixel == s->channels) { /* pixels follow each other in both */
         memcpy(row, x, (size_t)s->width * (size_t)channels * sizeof *row);
         return;
     }
-    for (int p = 0; p < s->width; p++, x += s->channels, row += LANES)
-        vec_store(row, channels == LANES ? vec_load(x) : vec_load_first(x, channels));
+    for (int p = 0; p < s->width; p++, x += s->channels)
+        for (int c = 0; c < s->pixel; c += LANES, row += LANES)
+            vec_store(row, channels - c >= LANES
+                               ? vec_load(x + c)
+                               : vec_load_first(x + c, channels > c ? channels - c : 0));
 }
 
 static void fill_slab(const struct sparse_slab *s, int channels, const float *x, float *slab) {
@@ -197,16 +257,20 @@ static void fill_slab(const struct sparse_slab *s, int channels, const float *x,
     memset(slab, 0, edge * sizeof *slab);
 }
 
+static void drain_row(const struct sparse_slab *s, int channels, const float *row, float *dx) {
+    if (s->pixel == s->channels) {
+        memcpy(dx, row, (size_t)s->width * (size_t)channels * sizeof *dx);
+        return;
+    }
+    for (int p = 0; p < s->width; p++, row += s->pixel, dx += s->channels)
+        for (int c = 0; c < channels; c += LANES)
+            vec_store_first(dx + c, vec_load(row + c), smaller(channels - c, LANES));
+}
+
 static void drain_slab(const struct sparse_slab *s, int channels, const float *slab, float *dx) {
-    slab += (size_t)s->padding * (s->row + LANES);
+    slab += (size_t)s->padding * (s->row + (size_t)s->pixel);
     for (int y = 0; y < s->height; y++, slab += s->row)
-        for (int p = 0; p < s->width; p++, dx += s->channels) {
-            const vec v = vec_load(slab + p * LANES);
-            if (channels == LANES)
-                vec_store(dx, v);
-            else
-                vec_store_first(dx, v, channels);
-        }
+        drain_row(s, channels, slab, dx + (size_t)y * (size_t)s->width * (size_t)s->channels);
 }
 
 const struct sparse_kernels ISA_NAME(sparse_kernels) = {list_windows, fill_slab, weight_gradient,

@@ -1,0 +1,90 @@
+/* Backward passes that take one image after the other, through one block or a chain of them. */
+#include "cpu.h"
+
+#include <string.h>
+
+static int grains(int samples) {
+    return (samples + GRAIN_IMAGES - 1) / GRAIN_IMAGES;
+}
+
+size_t images_grains(const struct block_plan *plan) {
+    return (size_t)grains(plan->max_samples);
+}
+
+/* ---- chains ---- */
+
+enum status images_join(struct block_plan *before, struct block_plan *after, bool *joined) {
+    const size_t inputs = shape_size(after->desc.input);
+    *joined = before->backward_kind->images != NULL && after->backward_kind->images != NULL;
+    if (!*joined)
+        return ST_OK;
+    after->dx_size = (inputs + CACHE_LINE_FLOATS - 1) / CACHE_LINE_FLOATS * CACHE_LINE_FLOATS;
+    TRY(arena_alloc(after->arena, (size_t)after->threads, after->dx_size * sizeof(float),
+                    (void **)&after->dx));
+    after->before = before;
+    before->is_joined = true;
+    return ST_OK;
+}
+
+/* What the block before the one of `image` has to do for the same sample. */
+static struct image_gradient image_before(const struct block_plan *plan,
+                                          const struct image_gradient *image) {
+    const struct block_plan *before = plan->before;
+    const size_t inputs = shape_size(before->desc.input);
+    return (struct image_gradient){.pass = image->pass,
+                                   .sample = image->sample,
+                                   .x = before->x + (size_t)image->sample * inputs,
+                                   .y = image->x,
+                                   .dy = image->dx};
+}
+
+/* The gradient of the image goes down the chain while it is in the thread's caches. */
+static void backward_chain(const struct block_plan *plan, struct image_gradient image) {
+    for (;; plan = plan->before) {
+        if (plan->before != NULL)
+            image.dx = plan->dx + (size_t)omp_get_thread_num() * plan->dx_size;
+        plan->backward_kind->images->backward(plan, &image);
+        if (plan->before == NULL)
+            return;
+        image = image_before(plan, &image);
+    }
+}
+
+/* ---- the batch ---- */
+
+static void backward_grain(const struct block_plan *plan, const struct block_pass *pass,
+                           const struct backward_args *args, int grain) {
+    const size_t inputs = shape_size(plan->desc.input), outputs = shape_size(plan->desc.output);
+    const int first = grain * GRAIN_IMAGES, left = pass->samples - first;
+    for (const struct block_plan *p = plan; p != NULL; p = p->before)
+        p->backward_kind->images->begin(p, grain);
+    for (int n = first; n < first + (left < GRAIN_IMAGES ? left : GRAIN_IMAGES); n++) {
+        const size_t in = (size_t)n * inputs, out = (size_t)n * outputs;
+        backward_chain(plan,
+                       (struct image_gradient){.pass = pass,
+                                               .sample = n,
+                                               .x = args->x + in,
+                                               .y = args->y + out,
+                                               .dy = args->dy + out,
+                                               .dx = args->dx == NULL ? NULL : args->dx + in});
+        poll_from_team(args->poll);
+    }
+}
+
+void images_run(struct block_plan *plan, const struct block_pass *pass,
+                const struct backward_args *args) {
+    const struct images_kind *kind = plan->backward_kind->images;
+    const int count = grains(pass->samples);
+    const size_t parts = kind->parts(plan);
+#pragma omp parallel num_threads(plan->threads)
+    {
+        if (!plan->is_joined) {
+#pragma omp for schedule(dynamic)
+            for (int g = 0; g < count; g++)
+                backward_grain(plan, pass, args, g);
+        }
+#pragma omp for
+        for (size_t part = 0; part < parts; part++)
+            kind->reduce(plan, count, part, args);
+    }
+}
