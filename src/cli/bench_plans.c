@@ -131,6 +131,22 @@ static double direct_flops(const struct block_desc *desc) {
     return 2 * (double)block_weights(desc) * places;
 }
 
+static bool is_joined(const struct plans *plans, int index) {
+    return plans->replica->network->blocks[index].output_gradient == NULL;
+}
+
+/* Of a batch, backward: of the weights, of the input, and of the blocks before that are joined to
+ * this one. A block that is joined to the next has none of its own. */
+static double backward_flops(const struct plans *plans, int index) {
+    const struct block *blocks = plans->replica->network->blocks;
+    double flops = 0;
+    if (is_joined(plans, index))
+        return 0;
+    for (int i = index; i >= 0 && (i == index || is_joined(plans, i)); i--)
+        flops += direct_flops(&blocks[i].desc) * (i > 0 ? 2 : 1);
+    return flops * plans->pass.samples;
+}
+
 static void print_pass(const char *algorithm, double flops, double seconds) {
     printf("  %-16s %9.3f", algorithm, 1e3 * seconds);
     if (flops > 0 && seconds > 0)
@@ -144,10 +160,9 @@ static void print_block(const struct plans *plans, int index, double step_second
     const char *forward, *backward;
     plans->replica->backend->block_plan_algorithms(block->plan, &forward, &backward);
     double flops = direct_flops(&block->desc) * plans->pass.samples;
-    double gradients = index > 0 ? 2 : 1; /* of the weights, and of the input */
     printf("%-12s", block->name);
     print_pass(forward, flops, plans->forward[index]);
-    print_pass(backward, gradients * flops, plans->backward[index]);
+    print_pass(backward, backward_flops(plans, index), plans->backward[index]);
     printf(" %7.1f %%\n", 100 * (plans->forward[index] + plans->backward[index]) / step_seconds);
 }
 
@@ -157,7 +172,8 @@ static void print_table(const struct plans *plans, double step_seconds) {
     for (int i = 0; i < plans->replica->network->blocks_count; i++)
         print_block(plans, i, step_seconds);
     printf("\nEach pass by itself, %d images, median of %d; GFLOPS are those that a direct "
-           "algorithm would need.\n",
+           "algorithm would need; without them, the pass is computed with that of the block "
+           "below.\n",
            plans->pass.samples, REPEATS);
 }
 
