@@ -127,6 +127,8 @@ const struct block_case block_cases[] = {
     CONV(CONV_WINOGRAD,  6, 34,  8, 40, 3, 1, 0, RELU,    1, 0.5F,  1),
     CONV(CONV_WINOGRAD,  9, 13, 12, 10, 3, 1, 1, RELU,    2, 0,     3),
     CONV(CONV_WINOGRAD, 10, 18, 131, 2, 3, 1, 0, NONE,    1, 0,     1), /* several blocks */
+    CONV(CONV_WINOGRAD,  6, 30,  6,  3, 3, 1, 0, RELU,    1, 0,     1), /* 7 tiles, 15 tiles: */
+    CONV(CONV_WINOGRAD, 14, 22,  6,  3, 3, 1, 0, RELU,    2, 0,     1), /* parts not equal */
     CONV(CONV_WINOGRAD, 11, 13,  7, 12, 3, 1, 1, RELU,    3, 0.25F, 3), /* 11 x 13 by 3 */
     CONV(CONV_WINOGRAD, 30,  8,  6,  4, 3, 1, 0, RELU,    3, 0,     2), /* bands of 12 rows */
     CONV(CONV_WINOGRAD, 12, 12,  8,  6, 3, 1, 0, NONE,    4, 0,     2),
