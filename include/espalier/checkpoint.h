@@ -3,6 +3,7 @@
  * A sealed safetensors file (safetensors.h), RUN_DIR/checkpoints/step-NNNNNNNN.safetensors:
  *
  *  NAME                 F32 [survivors]  values of each parameter "dense1.weight", survivors only
+ *                                        (all, 0 where pruned, under prune.deletion "mask")
  *  NAME.STATE           F32 [survivors]  optimizer state, "dense1.weight.mean_square_gradient"
  *  NAME.survivors       U8 [bytes]       of each weight: bit i % 8 of byte i / 8 is set where
  *                                        connection i (row-major) survives

@@ -123,7 +123,7 @@ static enum status add_vector(struct writer *w, const float *device, const char 
         const struct parameter *p = &network->parameters[i];
         char name[CHECKPOINT_TENSOR_NAME_MAX];
         checkpoint_tensor_name(p, what == NULL ? "" : what, name);
-        TRY(add_tensor(w, what == NULL ? p->name : name, SAFETENSORS_F32, p->count,
+        TRY(add_tensor(w, what == NULL ? p->name : name, SAFETENSORS_F32, p->stored,
                        values + p->offset));
     }
     return ST_OK;

@@ -147,7 +147,7 @@ static enum status take_vector(const struct reader *r, float *device, const char
         TRY(find_tensor(&r->checkpoint->file, path_of(r->checkpoint), what == NULL ? p->name : name,
                         SAFETENSORS_F32, p->count, &tensor));
         TRY(r->network->backend->upload(r->network->backend, device + p->offset, tensor->values,
-                                        p->count * sizeof(float)));
+                                        p->stored * sizeof(float)));
     }
     return ST_OK;
 }
