@@ -44,6 +44,7 @@ static enum status give_up(struct whole_file *whole, int error) {
 
 enum status whole_file_begin(const char *path, struct whole_file *whole) {
     whole->descriptor = -1;
+    whole->buffered = 0;
     int length = snprintf(whole->temporary, FILE_PATH_MAX, "%s.tmp", path);
     if (length < 0 || length >= FILE_PATH_MAX)
         FAIL(ST_IO, "cannot write %.64s...: %s", path, strerror(ENAMETOOLONG));
@@ -54,8 +55,22 @@ enum status whole_file_begin(const char *path, struct whole_file *whole) {
     return ST_OK;
 }
 
+static enum status flush_buffer(struct whole_file *whole) {
+    const size_t count = whole->buffered;
+    whole->buffered = 0;
+    return write_all(whole->descriptor, whole->buffer, count) ? ST_OK : give_up(whole, errno);
+}
+
+/* Small pieces are put together; a large one goes out as it is. */
 enum status whole_file_add(struct whole_file *whole, const void *bytes, size_t count) {
-    return write_all(whole->descriptor, bytes, count) ? ST_OK : give_up(whole, errno);
+    if (count > FILE_BUFFER_BYTES - whole->buffered)
+        TRY(flush_buffer(whole));
+    if (count >= FILE_BUFFER_BYTES)
+        return write_all(whole->descriptor, bytes, count) ? ST_OK : give_up(whole, errno);
+    if (count > 0)
+        memcpy(whole->buffer + whole->buffered, bytes, count);
+    whole->buffered += count;
+    return ST_OK;
 }
 
 void flush_directory_of(const char *path) {
@@ -76,6 +91,7 @@ void flush_directory_of(const char *path) {
 /* The rename itself reaches the disk with the directory; the file is whole under its name either
  * way. */
 enum status whole_file_finish(struct whole_file *whole) {
+    TRY(flush_buffer(whole));
     if (fsync(whole->descriptor) != 0)
         return give_up(whole, errno);
     int descriptor = whole->descriptor;

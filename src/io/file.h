@@ -21,8 +21,11 @@ void flush_directory_of(const char *path);
 /** A file that appears under its name whole or not at all: it is written to PATH.tmp, flushed to
  *  disk and renamed. Each function that fails removes PATH.tmp itself and leaves what stood under
  *  PATH alone; ST_IO names the file and the reason. */
+enum { FILE_BUFFER_BYTES = 1 << 15 };
 struct whole_file {
     int descriptor; /* -1: nothing is under way */
+    size_t buffered;
+    char buffer[FILE_BUFFER_BYTES];
     char path[FILE_PATH_MAX], temporary[FILE_PATH_MAX];
 };
 

@@ -1,0 +1,208 @@
+/* A disk that fails and a clock that jumps, for programs that are started with this library in
+ * LD_PRELOAD.
+ *
+ * Calls that change files below $FAULT_DIR are counted; a line for each goes to $FAULT_LOG. From
+ * call $FAULT_AT on (1 is the first) comes $FAULT:
+ *
+ *   kill      the process dies before the call is made
+ *   torn      the same, but half of a write is made
+ *   hang      the process never comes back from the call
+ *   EIO       this one call fails
+ *   ENOSPC    it and every later write and open fails, half of this write is made
+ *   EROFS     it and every later call fails
+ *
+ * With $FAULT_CLOCK every look at the wall clock finds it somewhere else, days away. */
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/time.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { DESCRIPTORS = 1024 };
+
+static bool watched[DESCRIPTORS]; /* descriptors that write below the folder */
+static long calls;
+
+#define REAL(result, name, ...)                                                                    \
+    static result (*real)(__VA_ARGS__);                                                            \
+    if (real == NULL)                                                                              \
+    *(void **)&real = dlsym(RTLD_NEXT, #name)
+
+static bool is_below(const char *path) {
+    const char *folder = getenv("FAULT_DIR");
+    return folder != NULL && strncmp(path, folder, strlen(folder)) == 0;
+}
+
+static bool is_fault(const char *name) {
+    const char *fault = getenv("FAULT");
+    return fault != NULL && strcmp(fault, name) == 0;
+}
+
+static void note(const char *call) {
+    const char *path = getenv("FAULT_LOG");
+    FILE *file = path == NULL ? NULL : fopen(path, "a"); /* libc's own open is not ours */
+    if (file != NULL) {
+        fprintf(file, "%s\n", call);
+        fclose(file);
+    }
+}
+
+static void die(void) {
+    kill(getpid(), SIGKILL);
+}
+
+/* The error that this call must fail with, 0 for none. */
+static int fault_of(const char *call, bool grows) {
+    const char *text = getenv("FAULT_AT");
+    const long at = text == NULL ? 0 : strtol(text, NULL, 10);
+    note(call);
+    calls++;
+    if (at == 0 || calls < at)
+        return 0;
+    if (is_fault("EROFS"))
+        return EROFS;
+    if (is_fault("ENOSPC"))
+        return grows ? ENOSPC : 0;
+    if (calls > at)
+        return 0;
+    if (is_fault("kill") || (is_fault("torn") && strcmp(call, "write") != 0))
+        die();
+    while (is_fault("hang"))
+        pause();
+    return is_fault("EIO") ? EIO : 0;
+}
+
+#define FAIL_IF_FAULT(call, grows)                                                                 \
+    do {                                                                                           \
+        int fault = fault_of(call, grows);                                                         \
+        if (fault != 0) {                                                                          \
+            errno = fault;                                                                         \
+            return -1;                                                                             \
+        }                                                                                          \
+    } while (0)
+
+int open(const char *path, int flags, ...) {
+    REAL(int, open, const char *, int, ...);
+    mode_t mode = 0;
+    if ((flags & O_CREAT) != 0) {
+        va_list arguments;
+        va_start(arguments, flags);
+        mode = va_arg(arguments, mode_t);
+        va_end(arguments);
+    }
+    const bool counts = is_below(path) && (flags & O_ACCMODE) != O_RDONLY;
+    if (counts)
+        FAIL_IF_FAULT("open", true);
+    const int descriptor = real(path, flags, mode);
+    if (descriptor >= 0 && descriptor < DESCRIPTORS)
+        watched[descriptor] = counts || (is_below(path) && (flags & O_DIRECTORY) != 0);
+    return descriptor;
+}
+
+static bool is_watched(int descriptor) {
+    return descriptor >= 0 && descriptor < DESCRIPTORS && watched[descriptor];
+}
+
+ssize_t write(int descriptor, const void *bytes, size_t count) {
+    REAL(ssize_t, write, int, const void *, size_t);
+    if (!is_watched(descriptor))
+        return real(descriptor, bytes, count);
+    const char *text = getenv("FAULT_AT");
+    const bool half = text != NULL && calls + 1 == strtol(text, NULL, 10);
+    const int fault = fault_of("write", true);
+    if (half && (is_fault("torn") || is_fault("ENOSPC"))) {
+        ssize_t written = real(descriptor, bytes, count / 2);
+        if (is_fault("torn"))
+            die();
+        if (written > 0)
+            return written; /* the next one meets the full disk */
+    }
+    errno = fault;
+    return fault != 0 ? -1 : real(descriptor, bytes, count);
+}
+
+int fsync(int descriptor) {
+    REAL(int, fsync, int);
+    if (is_watched(descriptor))
+        FAIL_IF_FAULT("fsync", false);
+    return real(descriptor);
+}
+
+int ftruncate(int descriptor, off_t length) {
+    REAL(int, ftruncate, int, off_t);
+    if (is_watched(descriptor))
+        FAIL_IF_FAULT("ftruncate", false);
+    return real(descriptor, length);
+}
+
+int close(int descriptor) {
+    REAL(int, close, int);
+    if (descriptor >= 0 && descriptor < DESCRIPTORS)
+        watched[descriptor] = false;
+    return real(descriptor);
+}
+
+int rename(const char *from, const char *to) {
+    REAL(int, rename, const char *, const char *);
+    if (is_below(to))
+        FAIL_IF_FAULT("rename", false);
+    return real(from, to);
+}
+
+int unlink(const char *path) {
+    REAL(int, unlink, const char *);
+    if (is_below(path) && access(path, F_OK) == 0)
+        FAIL_IF_FAULT("unlink", false);
+    return real(path);
+}
+
+int mkdir(const char *path, mode_t mode) {
+    REAL(int, mkdir, const char *, mode_t);
+    if (is_below(path))
+        FAIL_IF_FAULT("mkdir", true);
+    return real(path, mode);
+}
+
+/* ---- the clock ---- */
+
+/* Forth and back, by up to four years. */
+static time_t jump(void) {
+    static unsigned state = 1;
+    if (getenv("FAULT_CLOCK") == NULL)
+        return 0;
+    state = state * 1103515245U + 12345U;
+    return (time_t)(state % 250000000U) - 125000000;
+}
+
+int clock_gettime(clockid_t clock, struct timespec *now) {
+    REAL(int, clock_gettime, clockid_t, struct timespec *);
+    const int result = real(clock, now);
+    if (clock == CLOCK_REALTIME)
+        now->tv_sec += jump();
+    return result;
+}
+
+time_t time(time_t *result) {
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    if (result != NULL)
+        *result = now.tv_sec;
+    return now.tv_sec;
+}
+
+int gettimeofday(struct timeval *restrict now, void *restrict zone) {
+    (void)zone;
+    struct timespec precise;
+    clock_gettime(CLOCK_REALTIME, &precise);
+    *now = (struct timeval){precise.tv_sec, precise.tv_nsec / 1000};
+    return 0;
+}
