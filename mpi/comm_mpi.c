@@ -46,19 +46,28 @@ static enum status reserve_request(struct comm_mpi *s) {
     return ST_OK;
 }
 
-static enum status mpi_allreduce_start(struct communicator *c, float *buffer, size_t count) {
-    struct comm_mpi *s = c->state;
+static enum status start(struct comm_mpi *s, char *buffer, size_t count, MPI_Datatype type,
+                         size_t type_bytes) {
     while (count > 0) {
         int part = part_of(count);
         TRY(reserve_request(s));
-        TRY(check(MPI_Iallreduce(MPI_IN_PLACE, buffer, part, MPI_FLOAT, MPI_SUM, s->sums,
+        TRY(check(MPI_Iallreduce(MPI_IN_PLACE, buffer, part, type, MPI_SUM, s->sums,
                                  &s->requests[s->count]),
                   "MPI_Iallreduce"));
         s->count++;
-        buffer += part;
+        buffer += (size_t)part * type_bytes;
         count -= (size_t)part;
     }
     return ST_OK;
+}
+
+static enum status mpi_allreduce_start(struct communicator *c, float *buffer, size_t count) {
+    return start(c->state, (char *)buffer, count, MPI_FLOAT, sizeof *buffer);
+}
+
+static enum status mpi_allreduce_start_doubles(struct communicator *c, double *buffer,
+                                               size_t count) {
+    return start(c->state, (char *)buffer, count, MPI_DOUBLE, sizeof *buffer);
 }
 
 /* Testing the oldest moves all of them forward: the library's progress is one engine. */
@@ -275,6 +284,7 @@ static const struct communicator operations = {
     .name = "mpi",
     .failed_rank = -1,
     .allreduce_start = mpi_allreduce_start,
+    .allreduce_start_doubles = mpi_allreduce_start_doubles,
     .allreduce_wait = mpi_allreduce_wait,
     .poll = mpi_poll,
     .sum_doubles = mpi_sum_doubles,

@@ -25,6 +25,12 @@ static enum status single_allreduce_start(struct communicator *c, float *buffer,
     return ST_OK;
 }
 
+static enum status single_allreduce_start_doubles(struct communicator *c, double *buffer,
+                                                  size_t count) {
+    (void)c, (void)buffer, (void)count;
+    return ST_OK;
+}
+
 static enum status single_complete(struct communicator *c) {
     (void)c;
     return ST_OK;
@@ -76,6 +82,7 @@ enum status communicator_single(struct communicator *c) {
         .local_size = 1,
         .failed_rank = -1,
         .allreduce_start = single_allreduce_start,
+        .allreduce_start_doubles = single_allreduce_start_doubles,
         .allreduce_wait = single_complete,
         .poll = single_nothing,
         .sum_doubles = single_sum_doubles,

@@ -23,6 +23,8 @@ struct communicator {
     /** Begin summing buffer[count] over the ranks, in place; it must not be touched before
      *  allreduce_wait. Any number may be under way. Collective. */
     enum status (*allreduce_start)(struct communicator *, float *buffer, size_t count);
+    /** The same for doubles. */
+    enum status (*allreduce_start_doubles)(struct communicator *, double *buffer, size_t count);
     /** Finish every all-reduce that was started. Collective. */
     enum status (*allreduce_wait)(struct communicator *);
     /** Let what is under way make progress; cheap, never blocks. Not collective. */

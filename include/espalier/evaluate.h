@@ -40,9 +40,9 @@ struct evaluation {
     double loss, accuracy; /* mean over the samples; fraction */
 };
 
-/** Evaluate: each rank takes dataset_shard of the samples; sums are all-reduced, counts as
- *  integers. `confusion` is NULL or [classes * classes] counts, row = label, column = prediction,
- *  all-reduced too. Dropout is off. Collective. */
+/** Evaluate in passes of max_samples, of which each rank takes its share (dataset_shard); sums are
+ * all-reduced, counts as integers. `confusion` is NULL or [classes * classes] counts, row = label,
+ * column = prediction, all-reduced too. Dropout is off. Collective. */
 enum status evaluator_run(struct evaluator *evaluator, const struct device_dataset *data,
                           const struct dataset *host, int64_t *confusion,
                           struct evaluation *result);

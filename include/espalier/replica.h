@@ -35,6 +35,7 @@ struct replica {
     uint32_t *device_permutation; /* device [data.count] */
     float *x;                     /* device [max_samples][input] */
     struct loss_sums *sums;       /* device: this rank's, until someone clears them */
+    double *exact;                /* [count]: the gradient of a reproducible run, NULL else */
     int64_t step;                 /* updates done */
     /* Before an update, 1 where this rank asks for it; after it, how many ranks did. */
     float requests[REQUEST_COUNT];
@@ -63,6 +64,17 @@ enum status replica_shuffle(struct replica *replica, int epoch);
  *  slice of it, gradient summed over the ranks to the mean over the window, optimizer. Loss and
  *  correct answers are added to `sums`. Collective. */
 enum status replica_update(struct replica *replica, struct slice window);
+
+/** The grains of a reproducible run: a batch is cut into so many parts, whatever the ranks, and a
+ * rank takes whole ones. Each is a pass of its own, and the passes' gradients are summed exactly.
+ */
+enum { REPLICA_GRAINS = 4 };
+
+/** Images of a grain. */
+uint32_t replica_grain(const struct recipe *recipe);
+
+/** The images of a window of `count` that rank `rank` of `ranks` takes. */
+struct slice replica_shard(const struct recipe *recipe, uint32_t count, int rank, int ranks);
 
 /** Labels of a data set that the network has no unit for: ST_INPUT naming `split`. */
 enum status replica_check_labels(const struct replica *replica, const struct dataset *dataset,

@@ -45,6 +45,8 @@ const struct key recipe_keys[] = {
      .meaning = "key of every random number"},
     {"train.threads", KEY_INTEGER, RECIPE(train.threads), .integer = {0, 0, 4096}, .harmless = true,
      .meaning = "threads of each rank; 0: its share of the cores"},
+    {"train.reproducible", KEY_BOOLEAN, RECIPE(train.reproducible),
+     .meaning = "the same bits on any number of ranks; slower"},
     {"train.log_every", KEY_INTEGER, RECIPE(train.log_every), .integer = {50, 1, INT_MAX},
      .harmless = true, .meaning = "updates that one step event covers"},
     {"train.optimizer", KEY_KIND, RECIPE(train.optimizer.kind), .kinds = optimizer_names,

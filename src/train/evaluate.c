@@ -1,3 +1,4 @@
+#include "exact.h"
 #include <espalier/evaluate.h>
 
 #include <stdlib.h>
@@ -99,20 +100,33 @@ static enum status evaluate_batch(struct evaluator *evaluator, const struct devi
     return ST_OK;
 }
 
-/* This rank's part. */
+/* Take the sums of a pass, rounded: how passes are grouped by ranks makes no difference then. */
+static enum status take_sums(struct evaluator *evaluator, struct loss_sums *sums) {
+    struct backend *backend = evaluator->network->backend;
+    struct loss_sums pass;
+    TRY(backend->download(backend, &pass, evaluator->sums, sizeof pass));
+    TRY(backend->clear(backend, evaluator->sums, sizeof pass));
+    sums->loss += exact_loss(pass.loss);
+    sums->correct += pass.correct;
+    return ST_OK;
+}
+
+/* This rank's part: whole passes, as they would be on one rank. */
 static enum status evaluate_shard(struct evaluator *evaluator, const struct device_dataset *data,
                                   const struct dataset *host, int64_t *confusion,
                                   struct loss_sums *sums) {
     struct communicator *communicator = evaluator->communicator;
     struct backend *backend = evaluator->network->backend;
-    struct slice shard = dataset_shard(data->count, communicator->rank, communicator->size);
-    uint32_t most = (uint32_t)evaluator->network->max_samples;
+    const uint32_t most = (uint32_t)evaluator->network->max_samples;
+    struct slice passes =
+        dataset_shard(dataset_steps(data->count, most), communicator->rank, communicator->size);
     TRY(backend->clear(backend, evaluator->sums, sizeof *evaluator->sums));
-    for (uint32_t done = 0; done < shard.count; done += most) {
-        uint32_t samples = shard.count - done < most ? shard.count - done : most;
-        TRY(evaluate_batch(evaluator, data, host, shard.begin + done, (int)samples, confusion));
+    for (uint32_t i = passes.begin; i < passes.begin + passes.count; i++) {
+        const struct slice pass = dataset_batch(data->count, most, i);
+        TRY(evaluate_batch(evaluator, data, host, pass.begin, (int)pass.count, confusion));
+        TRY(take_sums(evaluator, sums));
     }
-    return backend->download(backend, sums, evaluator->sums, sizeof *sums);
+    return ST_OK;
 }
 
 enum status evaluator_run(struct evaluator *evaluator, const struct device_dataset *data,

@@ -1,4 +1,5 @@
-#include <espalier/replica.h>
+#include "exact.h"
+#include "replica_internal.h"
 
 #include <espalier/backend.h>
 #include <espalier/progress.h>
@@ -17,12 +18,14 @@ enum status replica_check_labels(const struct replica *replica, const struct dat
     return ST_OK;
 }
 
-/* The largest share of a batch, which the lowest rank has; evaluation goes in passes of the same
- * size, which should keep the threads busy. */
+/* The largest share of a batch, which the lowest rank has, or a grain; evaluation goes in passes of
+ * the same size, which should keep the threads busy. */
 static int pass_samples(const struct recipe *recipe, const struct dataset *train, int ranks) {
     enum { LEAST = 64 };
     uint32_t batch = (uint32_t)recipe->train.batch;
     uint32_t share = dataset_shard(batch < train->count ? batch : train->count, 0, ranks).count;
+    if (recipe->train.reproducible)
+        share = replica_grain(recipe);
     return share < LEAST ? LEAST : (int)share;
 }
 
@@ -44,6 +47,8 @@ enum status replica_create(const struct recipe *recipe, struct communicator *com
     TRY(backend->alloc(backend, (size_t)samples * shape_size(train->shape) * sizeof(float),
                        (void **)&replica->x));
     TRY(backend->alloc(backend, sizeof *replica->sums, (void **)&replica->sums));
+    if (recipe->train.reproducible)
+        TRY(replica_create_grains(replica));
     replica->permutation = malloc(train->count * sizeof *replica->permutation);
     if (replica->permutation == NULL)
         FAIL(ST_MEMORY, "out of memory: a permutation of %u samples", train->count);
@@ -57,6 +62,7 @@ void replica_destroy(struct replica *replica) {
     backend->release(backend, replica->device_permutation);
     backend->release(backend, replica->x);
     backend->release(backend, replica->sums);
+    free(replica->exact);
     device_dataset_destroy(&replica->data);
     optimizer_destroy(&replica->optimizer);
     network_destroy(replica->network);
@@ -72,7 +78,7 @@ static bool shares(const struct replica *r) {
 
 /* Memory of the host is what the ranks can map. */
 enum status replica_join(struct replica *r) {
-    if (!r->backend->host_memory)
+    if (!r->backend->host_memory || r->exact != NULL)
         return ST_OK;
     TRY(sharing_create(r->communicator, r->network->original_count, &r->sharing));
     if (!shares(r))
@@ -106,47 +112,67 @@ static void poll_communicator(void *context) {
     r->communicator->poll(r->communicator);
 }
 
+struct poll replica_poll(struct replica *r) {
+    return (struct poll){.call = r->communicator->size > 1 ? poll_communicator : NULL,
+                         .context = r};
+}
+
 static enum status sum_over_ranks(void *context, double *values, size_t count) {
     struct replica *r = context;
     return r->communicator->sum_doubles(r->communicator, values, count);
 }
 
-/* Add the time since *mark to a phase, and set the mark to now. */
-static void end_phase(double *phase, double *mark) {
+struct block_pass replica_pass_of(struct replica *r, uint32_t begin, uint32_t count) {
+    return (struct block_pass){.samples = (int)count,
+                               .training = true,
+                               .seed = r->recipe->train.seed,
+                               .update = (uint32_t)r->step,
+                               .sample_ids = r->device_permutation + begin,
+                               .ranks = {sum_over_ranks, r}};
+}
+
+void replica_end_phase(double *phase, double *mark) {
     double now = monotonic_seconds();
     *phase += now - *mark;
     *mark = now;
 }
 
-static enum status compute_gradient(struct replica *r, const struct block_pass *pass,
-                                    uint32_t batch, double *mark) {
+enum status replica_pass(struct replica *r, const struct block_pass *pass, uint32_t batch,
+                         struct loss_sums *sums, const struct gradient_sink *sink, double *mark) {
     struct backend *backend = r->backend;
     const uint32_t *ids = pass->sample_ids;
     TRY(backend->gather_batch(backend, r->data.images, r->data.pixels, ids, pass->samples, r->x));
-    end_phase(&r->seconds.gather, mark);
+    replica_end_phase(&r->seconds.gather, mark);
     float *logits = NULL;
     TRY(network_forward(r->network, pass, r->x, &logits));
-    end_phase(&r->seconds.forward, mark);
+    replica_end_phase(&r->seconds.forward, mark);
     TRY(backend->softmax_cross_entropy(backend, logits, r->network->classes, r->data.labels, ids,
                                        pass->samples, 1.0F / (float)batch,
-                                       network_logits_gradient(r->network), r->sums));
-    end_phase(&r->seconds.loss, mark);
-    const struct gradient_sink sink = {
-        .ready = gradient_ready,
-        .poll = {.call = r->communicator->size > 1 && !shares(r) ? poll_communicator : NULL,
-                 .context = r},
-        .context = r};
-    TRY(network_backward(r->network, pass, r->x, &sink));
-    end_phase(&r->seconds.backward, mark);
+                                       network_logits_gradient(r->network), sums));
+    replica_end_phase(&r->seconds.loss, mark);
+    TRY(network_backward(r->network, pass, r->x, sink));
+    replica_end_phase(&r->seconds.backward, mark);
     return ST_OK;
+}
+
+static enum status compute_gradient(struct replica *r, struct slice window, double *mark) {
+    struct slice shard = dataset_shard(window.count, r->communicator->rank, r->communicator->size);
+    const struct block_pass pass = replica_pass_of(r, window.begin + shard.begin, shard.count);
+    const struct gradient_sink sink = {.ready = gradient_ready,
+                                       .poll = shares(r) ? (struct poll){.call = NULL}
+                                                         : replica_poll(r),
+                                       .context = r};
+    return replica_pass(r, &pass, window.count, r->sums, &sink, mark);
 }
 
 /* The gradient is summed over the ranks; each updates all parameters. */
 static enum status update_all(struct replica *r, double *mark) {
     TRY(r->communicator->allreduce_wait(r->communicator));
-    end_phase(&r->seconds.wait, mark);
+    replica_end_phase(&r->seconds.wait, mark);
+    if (r->exact != NULL)
+        exact_get(r->exact, r->network->count, r->network->gradient, r->backend->threads);
     TRY(optimizer_step(&r->optimizer));
-    end_phase(&r->seconds.update, mark);
+    replica_end_phase(&r->seconds.update, mark);
     return ST_OK;
 }
 
@@ -168,33 +194,26 @@ static enum status update_own(struct replica *r) {
  * the first meeting of the next step, when all have taken their shares of this one. */
 static enum status update_share(struct replica *r, double *mark) {
     sharing_meet(&r->sharing);
-    end_phase(&r->seconds.wait, mark);
+    replica_end_phase(&r->seconds.wait, mark);
     sharing_sum_wishes(&r->sharing, r->requests, REQUEST_COUNT);
     TRY(update_own(r));
-    end_phase(&r->seconds.update, mark);
+    replica_end_phase(&r->seconds.update, mark);
     sharing_meet(&r->sharing);
-    end_phase(&r->seconds.wait, mark);
+    replica_end_phase(&r->seconds.wait, mark);
     sharing_fetch(&r->sharing, r->network->count);
     TRY(network_materialize(r->network));
-    end_phase(&r->seconds.update, mark);
+    replica_end_phase(&r->seconds.update, mark);
     return ST_OK;
 }
 
 enum status replica_update(struct replica *r, struct slice window) {
-    struct slice shard = dataset_shard(window.count, r->communicator->rank, r->communicator->size);
-    const struct block_pass pass = {.samples = (int)shard.count,
-                                    .training = true,
-                                    .seed = r->recipe->train.seed,
-                                    .update = (uint32_t)r->step,
-                                    .sample_ids =
-                                        r->device_permutation + window.begin + shard.begin,
-                                    .ranks = {sum_over_ranks, r}};
     double mark = monotonic_seconds();
     if (shares(r))
         sharing_wish(&r->sharing, r->requests, REQUEST_COUNT);
     else
         TRY(r->communicator->allreduce_start(r->communicator, r->requests, REQUEST_COUNT));
-    TRY(compute_gradient(r, &pass, window.count, &mark));
+    TRY(r->exact != NULL ? replica_compute_grains(r, window, &mark)
+                         : compute_gradient(r, window, &mark));
     TRY(shares(r) ? update_share(r, &mark) : update_all(r, &mark));
     r->step++;
     return ST_OK;

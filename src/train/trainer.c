@@ -100,7 +100,7 @@ static enum status update(struct trainer *t, struct slice window) {
     t->state.since_event += window.count;
     t->state.position += window.count;
     t->state.images += window.count;
-    t->own_samples += dataset_shard(window.count, 0, t->communicator->size).count;
+    t->own_samples += replica_shard(&t->recipe, window.count, 0, t->communicator->size).count;
     return ST_OK;
 }
 
