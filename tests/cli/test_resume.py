@@ -36,6 +36,9 @@ class Killed(ResumeTest):
         settings = [s for s in SETTINGS if "momentum" not in s]
         self.resumes(settings + ["train.optimizer=adam", "prune.scope=global"], 3)
 
+    def test_killed_with_masks(self):
+        self.resumes(SETTINGS + ["prune.deletion=mask"], 6)
+
     def test_killed_between_step_events(self):
         """The sums of updates that no event has told of yet are in the checkpoint."""
         settings = SETTINGS + ["train.log_every=5", "checkpoint.every=3"]
