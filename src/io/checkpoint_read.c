@@ -145,7 +145,7 @@ static enum status take_vector(const struct reader *r, float *device, const char
         char name[CHECKPOINT_TENSOR_NAME_MAX];
         checkpoint_tensor_name(p, what == NULL ? "" : what, name);
         TRY(find_tensor(&r->checkpoint->file, path_of(r->checkpoint), what == NULL ? p->name : name,
-                        SAFETENSORS_F32, p->count, &tensor));
+                        SAFETENSORS_F32, p->stored, &tensor));
         TRY(r->network->backend->upload(r->network->backend, device + p->offset, tensor->values,
                                         p->stored * sizeof(float)));
     }

@@ -39,7 +39,8 @@ static void forms(void **state) {
 }
 
 #define TRAIN_KEYS                                                                                 \
-    "keys of train: epochs, steps, batch, seed, threads, log_every, optimizer, learning_rate, "    \
+    "keys of train: epochs, steps, batch, seed, threads, reproducible, log_every, optimizer, "     \
+    "learning_rate, "                                                                              \
     "momentum, nesterov, rho, epsilon, beta1, beta2, l1, l2"
 
 /* A known key is named where it is near, else those that there are: never a far one. */
