@@ -262,6 +262,25 @@ struct pointwise_kernels {
                     double *loss);
 };
 
+enum { SELECT_BINS = 2048 }; /* digits of 11 bits */
+
+/** Passes of the selection by magnitude. The key of a value is its 31 bits behind the sign. */
+struct select_kernels {
+    uint32_t (*largest_key)(const float *values, size_t count);
+    /** Adds to one of the four tables for each value: its key's 11 bits from `shift` on. */
+    void (*count_digits)(const float *values, size_t count, int shift,
+                         uint32_t bins[4][SELECT_BINS]);
+    /** Values of low <= |value| < high, in order, to collected, which may be `values`, else has
+     *  room for a vector more than there are; returns how many. */
+    size_t (*collect)(const float *values, size_t count, float low, float high, float *collected);
+    /** Bit i of above, equal: |values[i]| is above, is the threshold. count <= 64. */
+    void (*compare)(const float *values, int count, float threshold, uint64_t *above,
+                    uint64_t *equal);
+    /** The values [64] whose bit is set to the front of kept [64], which may be `values` or lie
+     *  before it; returns how many. What follows them in kept is overwritten. */
+    size_t (*compact)(const float *values, uint64_t bits, float *kept);
+};
+
 /** All kernels of one instruction set. */
 struct kernels {
     const char *isa;
@@ -275,6 +294,7 @@ struct kernels {
     const struct sparse_kernels *sparse;
     const struct product_kernels *product;
     const struct pointwise_kernels *pointwise;
+    const struct select_kernels *select;
 };
 
 /** The best set that this machine has, or the one that $ESPALIER_ISA names: ST_USAGE when there is

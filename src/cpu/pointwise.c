@@ -63,14 +63,30 @@ enum status cpu_scatter(struct backend *backend, const float *values, const uint
     return ST_OK;
 }
 
+static size_t keep_words(const float *values, uint64_t bits, float *kept) {
+    size_t count = 0;
+    for (; bits != 0; bits &= bits - 1)
+        kept[count++] = values[__builtin_ctzll(bits)];
+    return count;
+}
+
+/* The kernel writes more than it keeps, so not at the end. Words are moved as floats: the same
+ * bits. */
 enum status cpu_compact(struct backend *backend, const void *words, const uint64_t *mask,
                         size_t first_bit, size_t count, void *kept) {
-    (void)backend;
-    const uint32_t *from = words;
-    uint32_t *to = kept; /* never ahead of from */
-    for (size_t i = 0; i < count; i++)
-        if (bitmask_get(mask, first_bit + i))
-            *to++ = from[i];
+    const struct select_kernels *kernels = cpu_kernels(backend)->select;
+    const float *from = words;
+    float *to = kept; /* never ahead of from */
+    size_t left = bitmask_count_range(mask, first_bit, count);
+    for (size_t i = 0; i < count && left > 0; i += 64) {
+        const size_t part = count - i < 64 ? count - i : 64;
+        uint64_t bits = 0;
+        bitmask_copy(mask, first_bit + i, &bits, 0, part);
+        const size_t moved = part == 64 && left >= 64 ? kernels->compact(from + i, bits, to)
+                                                      : keep_words(from + i, bits, to);
+        to += moved;
+        left -= moved;
+    }
     return ST_OK;
 }
 

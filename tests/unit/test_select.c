@@ -1,5 +1,5 @@
 /* The CPU's selection by magnitude against a full sort, on inputs that are hard on it. */
-#include "check.h"
+#include "on_backends.h"
 
 #include <espalier/backend.h>
 #include <espalier/bitmask.h>
@@ -68,8 +68,7 @@ static void compare_keeping(struct backend *backend, const struct input *input, 
 }
 
 /* Keep nothing, all, and counts between, among them those beside every segment's border. */
-static void compare(const struct input *input) {
-    struct backend *backend = cpu();
+static void compare_on(struct backend *backend, const struct input *input) {
     size_t border = 0;
     for (int s = 0; s < input->segments; s++) {
         border += input->cuts[s];
@@ -81,7 +80,15 @@ static void compare(const struct input *input) {
     compare_keeping(backend, input, 0);
     for (size_t keep = 1; keep < input->count; keep = keep * 3 / 2 + 1)
         compare_keeping(backend, input, keep);
-    backend->destroy(backend);
+}
+
+static void compare(const struct input *input) {
+    struct backend *backends[MOST_BACKENDS];
+    const int count = cpu_backends_with(NULL, backends);
+    for (int i = 0; i < count; i++) {
+        compare_on(backends[i], input);
+        backends[i]->destroy(backends[i]);
+    }
 }
 
 static uint32_t word_at(uint32_t index) {
@@ -153,6 +160,22 @@ static void select_separates_neighbours(void **state) {
     compare(&input);
 }
 
+/* Up, down, and two values that are neighbours, in segments of every length up to a word's. */
+static void select_takes_ordered_values(void **state) {
+    (void)state;
+    for (size_t length = 1; length <= 66; length++)
+        for (int order = 0; order < 3; order++) {
+            static struct input input;
+            input = (struct input){
+                .count = 3 * length + 7, .segments = 3, .cuts = {length, 2 * length, 7}};
+            for (size_t i = 0; i < input.count; i++)
+                input.values[i] = order == 0   ? (float)i
+                                  : order == 1 ? 1.0F / (float)(i + 1)
+                                               : from_bits(0x3f800000u + (uint32_t)(i % 3 == 0));
+            compare(&input);
+        }
+}
+
 static void select_takes_one_element(void **state) {
     (void)state;
     static struct input input = {.values = {-3.0F}, .count = 1, .segments = 1, .cuts = {1}};
@@ -202,6 +225,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(select_breaks_ties_across_segments),
         cmocka_unit_test(select_treats_both_zeros_alike),
         cmocka_unit_test(select_separates_neighbours),
+        cmocka_unit_test(select_takes_ordered_values),
         cmocka_unit_test(select_takes_one_element),
         cmocka_unit_test(select_takes_nothing),
         cmocka_unit_test(select_refuses_to_keep_more_than_there_are),

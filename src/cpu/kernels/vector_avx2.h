@@ -93,12 +93,22 @@ static inline void vec_transpose(vec row[LANES]) {
     }
 }
 
-static inline int vec_pack_nonzero(vec v, uint32_t first, float *values, uint32_t *indices) {
-    const unsigned lanes = (unsigned)_mm256_movemask_ps(_mm256_cmp_ps(v, vec_zero(), _CMP_NEQ_UQ));
+/* The numbers of the lanes whose bit is set, at the front. */
+static inline __m256i vec_packed_lanes(unsigned lanes) {
     /* A byte for each lane, of which those of the lanes in question go to the front. */
     const uint64_t bytes = _pdep_u64(lanes, 0x0101010101010101) * 0xff;
     const uint64_t order = _pext_u64(0x0706050403020100, bytes);
-    const __m256i front = _mm256_cvtepu8_epi32(_mm_cvtsi64_si128((long long)order));
+    return _mm256_cvtepu8_epi32(_mm_cvtsi64_si128((long long)order));
+}
+
+static inline int vec_pack(vec v, unsigned bits, float *values) {
+    _mm256_storeu_ps(values, _mm256_permutevar8x32_ps(v, vec_packed_lanes(bits)));
+    return __builtin_popcount(bits);
+}
+
+static inline int vec_pack_nonzero(vec v, uint32_t first, float *values, uint32_t *indices) {
+    const unsigned lanes = (unsigned)_mm256_movemask_ps(_mm256_cmp_ps(v, vec_zero(), _CMP_NEQ_UQ));
+    const __m256i front = vec_packed_lanes(lanes);
     _mm256_storeu_ps(values, _mm256_permutevar8x32_ps(v, front));
     _mm256_storeu_si256((__m256i *)indices, _mm256_add_epi32(front, _mm256_set1_epi32((int)first)));
     return __builtin_popcount(lanes);

@@ -93,6 +93,11 @@ static inline void vec_transpose(vec row[LANES]) {
     }
 }
 
+static inline int vec_pack(vec v, unsigned bits, float *values) {
+    _mm512_storeu_ps(values, _mm512_maskz_compress_ps((__mmask16)bits, v));
+    return __builtin_popcount(bits);
+}
+
 static inline int vec_pack_nonzero(vec v, uint32_t first, float *values, uint32_t *indices) {
     const __mmask16 lanes = _mm512_cmp_ps_mask(v, vec_zero(), _CMP_NEQ_UQ);
     const __m512i count = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);

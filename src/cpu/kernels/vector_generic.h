@@ -94,6 +94,17 @@ static inline int vec_pack_nonzero(vec v, uint32_t first, float *values, uint32_
     return count;
 }
 
+/** The lanes whose bit is set to the front of `values`, of which LANES are overwritten; returns how
+ *  many. */
+static inline int vec_pack(vec v, unsigned bits, float *values) {
+    int count = 0;
+    for (int i = 0; i < LANES; i++) {
+        values[count] = v[i];
+        count += bits >> i & 1;
+    }
+    return count;
+}
+
 /** HALF_LANES numbers of 64 bits; the compiler's operators apply. */
 enum { HALF_LANES = LANES / 2 };
 typedef uint64_t wide __attribute__((vector_size(sizeof(vec))));
