@@ -1,8 +1,24 @@
-/* The safetensors reader: any bytes. What is accepted must come back when it is written
- * again. */
+/* The safetensors reader: any bytes. What is accepted must hold what it claims, byte for byte, and
+ * come back when it is written again. */
 #include "mutate_safetensors.h"
 
 #include <espalier/safetensors.h>
+
+static size_t bytes_of(const struct safetensor *tensor) {
+    return (size_t)safetensor_count(tensor) * safetensors_type_size(tensor->type);
+}
+
+/* The tensors are the file's bytes behind the header, in order. */
+static void check_values(const struct safetensors *file, const uint8_t *data, size_t size) {
+    size_t at = header_end(data, size);
+    for (int i = 0; i < file->tensors_count; i++) {
+        size_t bytes = bytes_of(&file->tensors[i]);
+        REQUIRE(bytes <= size - at);
+        REQUIRE(bytes == 0 || memcmp(file->tensors[i].values, data + at, bytes) == 0);
+        at += bytes;
+    }
+    REQUIRE(at == size);
+}
 
 static void check_again(const struct safetensors *file, const struct safetensors *again) {
     REQUIRE(again->tensors_count == file->tensors_count);
@@ -16,6 +32,9 @@ static void check_again(const struct safetensors *file, const struct safetensors
         REQUIRE(tensor != NULL && tensor->dimensions == file->tensors[i].dimensions);
         for (int d = 0; d < tensor->dimensions; d++)
             REQUIRE(tensor->size[d] == file->tensors[i].size[d]);
+        REQUIRE(tensor->type == file->tensors[i].type);
+        REQUIRE(bytes_of(tensor) == 0 ||
+                memcmp(tensor->values, file->tensors[i].values, bytes_of(tensor)) == 0);
     }
 }
 
@@ -34,10 +53,12 @@ static void check_round_trip(const struct safetensors *file) {
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     struct safetensors file;
     enum status status = safetensors_read(fuzz_file(data, size), &file);
-    if (status == ST_OK)
+    if (status == ST_OK) {
+        check_values(&file, data, size);
         check_round_trip(&file);
-    else
+    } else {
         fuzz_check_refusal(status);
+    }
     safetensors_destroy(&file);
     return 0;
 }

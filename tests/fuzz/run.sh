@@ -18,7 +18,7 @@ USAGE
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 build=build/fuzz
 corpus=tests/fuzz/corpus
-longest=4096 # bytes of an input
+longest=8192 # bytes of an input
 # libconfig itself loses a few bytes of a text at a syntax error.
 export LSAN_OPTIONS=suppressions=tests/fuzz/leaks.txt:print_suppressions=0
 # What is found must not end with libFuzzer's 77, which is the code of a skipped test.
@@ -49,6 +49,7 @@ words() {
     recipe) sources=(jobs/recipes/*.cfg src/config/keys.c src/base/kinds.c) ;;
     safetensors) sources=(src/io/safetensors.c) ;;
     report) sources=(src/io/run_record.c src/io/events.c) ;;
+    checkpoint) sources=(src/io/checkpoint.c src/io/safetensors.c src/config/keys.c) ;;
     model) sources=(jobs/recipes/*.cfg src/config/keys.c src/io/safetensors.c src/io/model.c) ;;
     *) return 0 ;; # no language
     esac
