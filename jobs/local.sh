@@ -67,6 +67,7 @@ for i in "${!recipes[@]}"; do
     seen[$name]=1
 done
 cd "$root"
+. jobs/functions.sh
 
 ./jobs/dependencies.sh build
 cmake -S . -B build -DCMAKE_BUILD_TYPE=Release -DESPALIER_MPI=AUTO >/dev/null
@@ -83,9 +84,6 @@ if [ "$ranks" -gt 1 ]; then
     [ "$(id -u)" -ne 0 ] || export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
 fi
 
-# The value of a key in a summary.json, which has one key a line.
-value() { sed -n "s/^[[:space:]]*\"$2\":[[:space:]]*\"\{0,1\}\([^,\"]*\)\"\{0,1\},\{0,1\}$/\1/p" "$1"; }
-
 results="results/runs/local-$(date +%Y%m%d-%H%M%S)"
 run_dirs=()
 for recipe in "${recipes[@]}"; do
@@ -101,9 +99,9 @@ printf '\n%-16s %14s %17s %22s %20s\n' network 'test accuracy' 'errors of 10,000
 for recipe in "${recipes[@]}"; do
     name=$(basename "$recipe" .cfg)
     summary="$results/$name/summary.json"
-    awk -v name="$name" -v accuracy="$(value "$summary" test_accuracy)" \
-        -v errors="$(value "$summary" test_errors)" -v left="$(value "$summary" survivors)" \
-        -v all="$(value "$summary" connections)" -v seconds="$(value "$summary" seconds_train)" \
+    awk -v name="$name" -v accuracy="$(json_value "$summary" test_accuracy)" \
+        -v errors="$(json_value "$summary" test_errors)" -v left="$(json_value "$summary" survivors)" \
+        -v all="$(json_value "$summary" connections)" -v seconds="$(json_value "$summary" seconds_train)" \
         'BEGIN { printf "%-16s %12.2f %% %17d %10d of %8d %20.1f\n",
                  name, 100 * accuracy, errors, left, all, seconds }'
 done
