@@ -16,11 +16,12 @@ recipe_path() {
 
 # ---- under Slurm ----
 
-# Whether a run that ended with this code is to go on: after a checkpoint on request (75), or when the
-# request came before the program was ready for it, and ended it.
-to_be_resumed() {
-    [ "$1" -eq 75 ] || [ "$1" -eq $((128 + $(kill -l TERM))) ] ||
-        [ "$1" -eq $((128 + $(kill -l USR1))) ]
+TO_BE_RESUMED=75 # espalier's exit code after a checkpoint on request
+
+# Whether a rank was ended by a request to stop: it was not ready for it yet, or done already and met
+# srun's own signal to those that are left.
+is_stopped() {
+    [ "$1" -eq $((128 + $(kill -l TERM))) ] || [ "$1" -eq $((128 + $(kill -l USR1))) ]
 }
 
 # The job's ranks on each node, and the threads of each: a rank for each GPU where the job has any,
@@ -53,6 +54,7 @@ train_ranks() {
     local run_dir=$1 code=0
     shift
     launch_ranks "$SLURM_JOB_NUM_NODES" "$(job_ranks_per_node)" train "$@" -o "$run_dir" --resume --quiet || code=$?
+    ! is_stopped "$code" || code=$TO_BE_RESUMED
     # srun returns 0 for a step that it could not launch on all nodes.
     if [ "$code" -eq 0 ] && [ ! -e "$run_dir/summary.json" ]; then
         echo "job $SLURM_JOB_ID: the ranks did not run" >&2
@@ -73,7 +75,7 @@ may_requeue() {
 # End the job with this exit code; or put it back into the queue when it is to be resumed.
 end_job() {
     echo "job $SLURM_JOB_ID: exit code $1"
-    if to_be_resumed "$1" && may_requeue; then
+    if [ "$1" -eq $TO_BE_RESUMED ] && may_requeue; then
         echo "job $SLURM_JOB_ID: requeued"
         scontrol requeue "$SLURM_JOB_ID" && sleep 600 # the job ends meanwhile
     fi

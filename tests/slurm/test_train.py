@@ -67,13 +67,14 @@ class Train(ClusterTest):
         self.assert_same_as_undisturbed(self.path("run"))
 
     def test_signal_before_the_program_is_ready(self):
-        """A rank that has just been started would be ended by the signal: the job comes back too."""
-        job = self.submit_train("run")
-        wait_until(lambda: rank_pid(job, 1), "rank 1")
-        command("scancel", "--signal=USR1", job)
+        """It ends a program in espalier's place at its first start: the job comes back as well."""
+        program = self.write("program", '#!/bin/sh\n[ "${SLURM_RESTART_COUNT:-0}" -gt 0 ] || kill -USR1 $$\n'
+                             f"mkdir -p {self.path('run')}\n: >{self.path('run')}/summary.json\n")
+        os.chmod(program, 0o755)
+        job = self.submit_train("run", ESPALIER=program)
         self.wait_for_restart(job, 1)
+        self.assertIn("exit code 75", self.output(job))
         self.wait_for(job, "COMPLETED")
-        self.assert_same_as_undisturbed(self.path("run"))
 
     def test_dead_node_requeues_the_job(self):
         job = self.submit_train("run", "checkpoint.every=200")
