@@ -87,8 +87,8 @@ static void linear_ticks(const struct axis *axis, int most, struct scale *scale)
     }
     scale->decimals = (int)fmax(0, -floor(log10(step) + 1e-9));
     double first = ceil(scale->low / step - 1e-9) + 0.0; /* never -0 */
-    for (double i = first; i * step <= scale->high + 1e-9 * step; i++)
-        add_tick(scale, i * step);
+    for (int i = 0; i < TICKS_MAX && (first + i) * step <= scale->high + 1e-9 * step; i++)
+        add_tick(scale, (first + i) * step);
 }
 
 /* At all nine digits of each power of ten, at 1, 2 and 5, or at 1 alone, as there is room. */
