@@ -97,6 +97,20 @@ struct poll {
     void *context;
 };
 
+/** Which of a block's weights are left, and the form in which they are handed over.
+ *
+ *  Dense form: arrays of all weights; where one is not left, its value is zero and its gradient is
+ *  of no interest. Sparse form: arrays [count] of those that are left, in their order. */
+struct block_survivors {
+    const uint32_t *indices; /* device [count]: canonical indices, ascending; NULL: all are left */
+    size_t count;
+    bool sparse;
+    /** Device bytes [outputs of the linear map], or NULL: not 0 where nothing reads an output. Its
+     *  dy is zero, and so are its gradients; the plan need not compute it: any finite value does.
+     */
+    const uint8_t *unused;
+};
+
 struct block_plan; /* a backend's own: algorithm, packed weights, workspace */
 
 /** What softmax_cross_entropy adds up over calls, in device memory, to be downloaded. */
@@ -151,7 +165,7 @@ struct backend {
     void (*block_plan_algorithms)(const struct block_plan *, const char **forward,
                                   const char **backward);
     /** Offer to compute the backward passes of two neighbours together: the output of `before` is
-     *  the input of `after` and nobody else's. Called once for a pair, before their first pass.
+     *  the input of `after` and nobody else's. Called between passes.
      *  Where *joined comes back false, nothing has changed. Where it is true, the gradient between
      *  the two stays inside the backend: block_backward of `after` is given no dx (NULL), and that
      *  of `before` follows it, with the same pass and no dy (NULL). x and y of `before`, as in its
@@ -159,8 +173,18 @@ struct backend {
      *  means anything; results are as without. */
     enum status (*block_plan_join)(struct block_plan *before, struct block_plan *after,
                                    bool *joined);
-    /** Take over weights and bias (device); called once after each change. They stay valid and
-     *  unchanged until the next call, so a plan may keep the pointers. */
+    /** Undo a join, between passes. */
+    void (*block_plan_part)(struct block_plan *before, struct block_plan *after);
+    /** Say which weights are left from now on; at first all are, in dense form. load_weights must
+     *  follow. A plan that is joined must be parted before its form changes. A plan may copy the
+     * indices: they need not stay valid. After a failure the plan can only be destroyed. */
+    enum status (*block_plan_set_survivors)(struct block_plan *,
+                                            const struct block_survivors *survivors);
+    /** The density below which the plan's sparse form should be faster than its dense form, from a
+     *  fixed table; 0 where it has no sparse form. */
+    double (*block_plan_sparse_below)(const struct block_plan *);
+    /** Take over weights (in the plan's form) and bias, both device; called once after each change.
+     *  They stay valid and unchanged until the next call, so a plan may keep the pointers. */
     enum status (*block_plan_load_weights)(struct block_plan *, const float *weights,
                                            const float *bias);
     /** Where a BLOCK_NORM has its running statistics: device [2][channels], means and variances,
@@ -173,10 +197,10 @@ struct backend {
     enum status (*block_forward)(struct block_plan *, const struct block_pass *, const float *x,
                                  float *y);
     /** The gradient of the loss with respect to weights, bias and input, given x, y of the
-     *  forward pass and dy [samples][output]. `dweights` and `dbias` are overwritten with sums
-     *  over the samples (zeros when there are none); `dx` [samples][input] is overwritten,
-     *  unless the plan is of a first block or joined to the one before (then it is NULL). `dy` may
-     * be destroyed. */
+     *  forward pass and dy [samples][output]. `dweights` (in the plan's form) and `dbias` are
+     *  overwritten with sums over the samples (zeros when there are none); `dx` [samples][input] is
+     * overwritten, unless the plan is of a first block or joined to the one before (then it is
+     * NULL). `dy` may be destroyed. */
     enum status (*block_backward)(struct block_plan *, const struct block_pass *, const float *x,
                                   const float *y, float *dy, float *dweights, float *dbias,
                                   float *dx, struct poll poll);

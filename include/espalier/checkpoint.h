@@ -8,6 +8,7 @@
  *  NAME.survivors       U8 [bytes]       of each weight: bit i % 8 of byte i / 8 is set where
  *                                        connection i (row-major) survives
  *  run.*, epoch.*, ...  I64 or F64 []    struct run_state, by name
+ *  deletion.sparse_below  F64 [blocks]   densities below which layers go into sparse form
  *  tally.rank_loss      F64 [ranks]      sums since the last step event
  *  tally.rank_correct   I64 [ranks]
  *  sha256               U8 [32]          of all bytes before it

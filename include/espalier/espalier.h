@@ -5,9 +5,11 @@
 #include <espalier/arena.h>
 #include <espalier/backend.h>
 #include <espalier/bitmask.h>
+#include <espalier/break_even.h>
 #include <espalier/checkpoint.h>
 #include <espalier/communicator.h>
 #include <espalier/dataset.h>
+#include <espalier/deletion.h>
 #include <espalier/digest.h>
 #include <espalier/evaluate.h>
 #include <espalier/events.h>

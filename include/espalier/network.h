@@ -6,9 +6,10 @@
  * Parameters live in two contiguous device vectors, beta and gradient, in network order, weight
  * before bias: survivors only. A weight that has lost connections also has dense arrays, into
  * which its survivors are scattered after each update and from which their gradients are
- * gathered; while all survive, its part of beta *is* the dense array. The running statistics of
- * batch normalisation are parameters whose gradient is always 0, so that they are saved, compared
- * and moved with the rest.
+ * gathered; while all survive, its part of beta *is* the dense array. In sparse form
+ * (backend.h's block_survivors) it has no dense arrays any more: blocks take its survivors. The
+ * running statistics of batch normalisation are parameters whose gradient is always 0, so that they
+ * are saved, compared and moved with the rest.
  *
  * Under prune.deletion "mask" beta and gradient stay dense, and both are 0 where pruned: each
  * gradient is carried to its survivors' places alone, so that no optimizer moves the others. */
@@ -33,16 +34,21 @@ struct parameter {
     size_t offset, stored; /* its part of beta and gradient: survivors, or all under a mask */
     size_t count;          /* survivors */
     uint32_t *indices;     /* device [count], ascending original indices; NULL while all survive */
-    float *dense, *dense_gradient; /* device [original_count]; NULL while all survive; under a mask
-                                      `dense` is scratch: beta is the dense array */
+    bool sparse;           /* the form in which its block takes it */
+    float *dense, *dense_gradient; /* device [original_count]; NULL while all survive, or sparse;
+                                      under a mask `dense` is scratch: beta is the dense array */
 };
 
 struct block {
     struct block_desc desc;
     char name[RECIPE_NAME_MAX]; /* of its conv or dense layer */
     enum initializer initializer;
-    int weight, bias; /* indices into network.parameters, -1 for BLOCK_PASS */
-    int statistics;   /* the running means, whose variances follow; -1 but for BLOCK_NORM */
+    int weight, bias;    /* indices into network.parameters, -1 for BLOCK_PASS */
+    int statistics;      /* the running means, whose variances follow; -1 but for BLOCK_NORM */
+    double sparse_below; /* density below which the weight goes into sparse form */
+    size_t planned;      /* survivors that the plan knows of */
+    uint8_t *unused;     /* host [channels of linear]: the plan knows that nothing reads them */
+    uint8_t *device_unused;
     struct block_plan *plan;
     float *output;          /* device [max_samples][output] */
     float *output_gradient; /* likewise; NULL where the plan is joined to the next one */
@@ -92,6 +98,11 @@ enum status network_move_vectors(struct network *network, float *beta, float *gr
 
 /** Draw the initial weights by each layer's initialiser; biases are 0 (initializer.h). */
 enum status network_initialize(struct network *network, uint64_t seed);
+
+/** Compute the backward passes of a block and of the next one apart from now on, or together where
+ *  the backend can (backend.h's block_plan_join). An index that has no next block is legal. */
+enum status network_part(struct network *network, int index);
+enum status network_join(struct network *network, int index);
 
 /** Carry beta to where the blocks read it: scatter, then load the plans' weights. To be called
  *  after every change of beta. */

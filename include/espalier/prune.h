@@ -53,6 +53,10 @@ enum status pruner_step(struct pruner *pruner, int64_t update, float *const *sta
 enum status pruner_prune_to(struct pruner *pruner, double density, int64_t update,
                             float *const *states, int states_count);
 
+/** The least part of its connections that a scope is left with after `updates` updates, or 0 where
+ *  layers lose connections unevenly: any one of them may lose more than the others. */
+double pruner_least_density(const struct pruner *pruner, int64_t updates);
+
 /** Compare all parameters across ranks, as pruner_step does. Collective. */
 enum status pruner_compare_replicas(struct pruner *pruner, int64_t update);
 

@@ -79,7 +79,8 @@ struct prune_settings {
     int every;               /* units between events */
     int64_t begin;           /* event e follows unit begin + e * every, e = 1, 2, ... */
     int64_t end;             /* no event after this; 0: as the schedule has it (schedule.h) */
-    double keep; /* never fewer survivors than this: a fraction in [0, 1), else a count */
+    double keep;         /* never fewer survivors than this: a fraction in [0, 1), else a count */
+    double sparse_below; /* density below which layers go into sparse form; negative: measured */
 };
 
 struct recipe {

@@ -11,6 +11,7 @@
 #include <espalier/evaluate.h>
 #include <espalier/network.h>
 #include <espalier/optimizer.h>
+#include <espalier/prune.h>
 #include <espalier/sharing.h>
 
 /** Seconds spent in the phases of updates, added up. On a device that queues its work, a phase
@@ -75,6 +76,12 @@ uint32_t replica_grain(const struct recipe *recipe);
 
 /** The images of a window of `count` that rank `rank` of `ranks` takes. */
 struct slice replica_shard(const struct recipe *recipe, uint32_t count, int rank, int ranks);
+
+/** Measure for the network's blocks when sparse form pays (break_even.h), on the first batch of the
+ *  first epoch, in a run that leaves `density` of the connections. To be called before the first
+ *  epoch's permutation is drawn. Collective. */
+enum status replica_measure_break_even(struct replica *replica, struct pruner *pruner,
+                                       double density);
 
 /** Labels of a data set that the network has no unit for: ST_INPUT naming `split`. */
 enum status replica_check_labels(const struct replica *replica, const struct dataset *dataset,

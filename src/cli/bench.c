@@ -86,6 +86,7 @@ static enum status prepare(struct bench *b, int argc, char **argv) {
     TRY(replica_join(&b->replica));
     if (b->density == 0)
         return ST_OK;
+    TRY(replica_measure_break_even(&b->replica, &b->pruner, b->density));
     return pruner_prune_to(&b->pruner, b->density, 0, b->replica.optimizer.states,
                            OPTIMIZER_STATES_MAX);
 }

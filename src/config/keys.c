@@ -113,6 +113,10 @@ const struct key recipe_keys[] = {
                 "middle of what follows begin"},
     {"prune.keep", KEY_REAL, RECIPE(prune.keep), .real = {0, CLOSED(0, 1e12)},
      .meaning = "k: never fewer survivors; a part below 1, else a whole count"},
+    {"prune.sparse_below", KEY_REAL, RECIPE(prune.sparse_below), .real = {-1, CLOSED(-1, 1)},
+     .meaning =
+         "density below which a layer computes with its survivors alone; 0: never; negative: "
+         "what is faster, measured at the start"},
 };
 const int recipe_keys_count = sizeof recipe_keys / sizeof recipe_keys[0];
 _Static_assert(sizeof recipe_keys / sizeof recipe_keys[0] <= KEYS_MAX, "KEYS_MAX is too small");

@@ -2,6 +2,7 @@
 #include "cpu.h"
 
 #include <limits.h>
+#include <stdlib.h>
 #include <string.h>
 
 /* ---- the linear part of a block that has none ---- */
@@ -155,35 +156,67 @@ static enum status plan_allocate(struct block_plan *plan) {
     return arena_alloc(plan->arena, (size_t)plan->max_samples, units, (void **)&plan->state);
 }
 
+/* The kinds of a form (NULL: dense), and their memory in place of that of the kinds before. */
+static enum status plan_choose(struct block_plan *plan, const struct sparse_form *form) {
+    arena_destroy(plan->arena);
+    plan->arena = NULL;
+    plan->sparse = form;
+    plan->forward_kind = form != NULL ? &form->forward : choose_forward(&plan->desc, plan->conv);
+    plan->backward_kind = form != NULL ? &form->backward : choose_backward(&plan->desc, plan->conv);
+    TRY(arena_create(&plan->arena));
+    return plan_allocate(plan);
+}
+
 enum status cpu_block_plan_create(struct backend *backend, const struct block_desc *desc,
                                   int max_samples, bool first, struct block_plan **plan) {
-    const char *conv = ((const struct cpu_backend *)backend)->conv;
-    struct arena *arena;
     *plan = NULL;
     TRY(check(desc, max_samples));
-    TRY(arena_create(&arena));
-    struct block_plan *p;
-    enum status status;
-    TRY_OUT(ARENA_ARRAY(arena, 1, &p));
+    struct block_plan *p = malloc(sizeof *p);
+    if (p == NULL)
+        FAIL(ST_MEMORY, "out of memory: the plan of block %u", desc->layer);
     *p = (struct block_plan){.desc = *desc,
                              .threads = backend->threads,
                              .max_samples = max_samples,
                              .first = first,
+                             .conv = ((const struct cpu_backend *)backend)->conv,
                              .kernels = cpu_kernels(backend),
-                             .forward_kind = choose_forward(desc, conv),
-                             .backward_kind = choose_backward(desc, conv),
-                             .arena = arena};
-    TRY_OUT(plan_allocate(p));
-    *plan = p;
-    return ST_OK;
-out:
-    arena_destroy(arena);
+                             .weights_count = block_weights(desc)};
+    enum status status = plan_choose(p, NULL);
+    if (status == ST_OK)
+        *plan = p;
+    else
+        cpu_block_plan_destroy(p);
     return status;
 }
 
 void cpu_block_plan_destroy(struct block_plan *plan) {
-    if (plan != NULL)
-        arena_destroy(plan->arena); /* which holds the plan itself */
+    if (plan == NULL)
+        return;
+    arena_destroy(plan->survivors_arena);
+    arena_destroy(plan->arena);
+    free(plan);
+}
+
+double cpu_block_plan_sparse_below(const struct block_plan *plan) {
+    const struct sparse_form *form = choose_sparse_form(&plan->desc);
+    return form != NULL ? form->below : 0;
+}
+
+enum status cpu_block_plan_set_survivors(struct block_plan *plan,
+                                         const struct block_survivors *survivors) {
+    const struct sparse_form *form = survivors->sparse ? choose_sparse_form(&plan->desc) : NULL;
+    if (survivors->sparse && (form == NULL || survivors->indices == NULL))
+        FAIL(ST_SHAPE, "block %u: it has no sparse form%s", plan->desc.layer,
+             form != NULL ? " while all weights are left" : "");
+    arena_destroy(plan->survivors_arena);
+    plan->survivors_arena = NULL;
+    plan->weights_count = form != NULL ? survivors->count : block_weights(&plan->desc);
+    if (plan->sparse != form)
+        TRY(plan_choose(plan, form));
+    if (form == NULL)
+        return ST_OK;
+    TRY(arena_create(&plan->survivors_arena));
+    return form->set_survivors(plan, survivors);
 }
 
 void cpu_block_plan_algorithms(const struct block_plan *plan, const char **forward,
@@ -194,6 +227,11 @@ void cpu_block_plan_algorithms(const struct block_plan *plan, const char **forwa
 
 enum status cpu_block_plan_join(struct block_plan *before, struct block_plan *after, bool *joined) {
     return images_join(before, after, joined);
+}
+
+void cpu_block_plan_part(struct block_plan *before, struct block_plan *after) {
+    after->before = NULL;
+    before->is_joined = false;
 }
 
 enum status cpu_block_plan_load_weights(struct block_plan *plan, const float *weights,
@@ -243,7 +281,7 @@ enum status cpu_block_backward(struct block_plan *plan, const struct block_pass 
     if (pass->samples > 0)
         plan->backward_kind->run(plan, pass, &args);
     else if (plan->desc.kind != BLOCK_PASS) {
-        memset(dweights, 0, block_weights(&plan->desc) * sizeof *dweights);
+        memset(dweights, 0, plan->weights_count * sizeof *dweights);
         memset(dbias, 0, block_biases(&plan->desc) * sizeof *dbias);
     }
     return ST_OK;

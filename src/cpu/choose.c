@@ -82,3 +82,12 @@ const struct forward_kind *choose_forward(const struct block_desc *desc, const c
 const struct backward_kind *choose_backward(const struct block_desc *desc, const char *conv) {
     return choose(desc, conv, false)->backward;
 }
+
+const struct sparse_form *choose_sparse_form(const struct block_desc *desc) {
+    static const struct sparse_form *const forms[] = {[BLOCK_CONV] = &sparse_form_conv,
+                                                      [BLOCK_DENSE] = &sparse_form_dense,
+                                                      [BLOCK_PASS] = NULL,
+                                                      [BLOCK_NORM] = NULL};
+    const struct sparse_form *form = forms[desc->kind];
+    return form != NULL && form->fits(desc) && desc->dropconnect == 0 ? form : NULL;
+}

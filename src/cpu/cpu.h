@@ -31,12 +31,15 @@ struct block_plan {
     struct block_desc desc;
     int threads, max_samples;
     bool first;
+    const char *conv; /* as the backend's */
     const struct kernels *kernels;
     const struct forward_kind *forward_kind;
     const struct backward_kind *backward_kind;
-    void *forward, *backward; /* the kinds' own, in the arena */
-    const float *weights;     /* as loaded: canonical, the caller's */
-    const float *bias;        /* as loaded; zeros for BLOCK_PASS */
+    void *forward, *backward;         /* the kinds' own, in the arena */
+    size_t weights_count;             /* of the form that weights and their gradients come in */
+    const struct sparse_form *sparse; /* that form; NULL: dense */
+    const float *weights;             /* as loaded: canonical, the caller's */
+    const float *bias;                /* as loaded; zeros for BLOCK_PASS */
     uint8_t *state; /* [max_samples][output], from the forward pass for the backward pass */
     float *scratch; /* [threads][scratch_size] */
     size_t scratch_size;
@@ -47,7 +50,8 @@ struct block_plan {
     size_t dx_size;
     bool is_joined;
     const float *x;
-    struct arena *arena;
+    struct arena *arena;           /* of all that the kinds need */
+    struct arena *survivors_arena; /* of what changes with the survivors; NULL in dense form */
 };
 
 /** What a backward pass reads and writes: the arguments of backend.h's block_backward. */
@@ -122,6 +126,18 @@ extern const struct forward_kind forward_direct, forward_winograd, forward_dense
 extern const struct backward_kind backward_direct, backward_dense, backward_dropconnect,
     backward_norm, backward_pass, backward_sparse;
 
+/** How a kind of blocks computes in sparse form. */
+struct sparse_form {
+    struct forward_kind forward;
+    struct backward_kind backward;
+    bool (*fits)(const struct block_desc *desc); /* its offsets are 32 bits */
+    /** Other weights are left. What is made of them comes from plan->survivors_arena, empty. */
+    enum status (*set_survivors)(struct block_plan *plan, const struct block_survivors *survivors);
+    double below; /* the density below which it is faster than dense form, as a rule */
+};
+
+extern const struct sparse_form sparse_form_dense, sparse_form_conv;
+
 /** Which convolutions a kind computes, where it does not compute all; and of those, which it
  *  computes faster than the others. */
 bool backward_sparse_applies(const struct block_desc *desc);
@@ -140,6 +156,9 @@ enum status choose_conv_name(const char **conv);
  *  that does not apply the one that always does. */
 const struct forward_kind *choose_forward(const struct block_desc *desc, const char *conv);
 const struct backward_kind *choose_backward(const struct block_desc *desc, const char *conv);
+
+/** A block's sparse form, NULL where it has none. */
+const struct sparse_form *choose_sparse_form(const struct block_desc *desc);
 
 /** The scratch of the calling thread of a team. */
 static inline float *plan_scratch(const struct block_plan *plan) {
@@ -185,6 +204,10 @@ void cpu_block_plan_destroy(struct block_plan *plan);
 void cpu_block_plan_algorithms(const struct block_plan *plan, const char **forward,
                                const char **backward);
 enum status cpu_block_plan_join(struct block_plan *before, struct block_plan *after, bool *joined);
+void cpu_block_plan_part(struct block_plan *before, struct block_plan *after);
+enum status cpu_block_plan_set_survivors(struct block_plan *plan,
+                                         const struct block_survivors *survivors);
+double cpu_block_plan_sparse_below(const struct block_plan *plan);
 enum status cpu_block_plan_load_weights(struct block_plan *plan, const float *weights,
                                         const float *bias);
 enum status cpu_block_plan_load_statistics(struct block_plan *plan, float *statistics);

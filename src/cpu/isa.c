@@ -13,6 +13,7 @@
     extern const struct winograd_kernels winograd_kernels_##isa;                                   \
     extern const struct sparse_kernels sparse_kernels_##isa;                                       \
     extern const struct product_kernels product_kernels_##isa;                                     \
+    extern const struct survivor_kernels survivor_kernels_##isa;                                   \
     extern const struct pointwise_kernels pointwise_kernels_##isa;                                 \
     extern const struct select_kernels select_kernels_##isa;
 #define KERNELS(name, width)                                                                       \
@@ -21,8 +22,8 @@
         .connect = &connect_kernels_##name, .norm = &norm_kernels_##name,                          \
         .epilogue = &epilogue_kernels_##name, .direct = &direct_kernels_##name,                    \
         .winograd = &winograd_kernels_##name, .sparse = &sparse_kernels_##name,                    \
-        .product = &product_kernels_##name, .pointwise = &pointwise_kernels_##name,                \
-        .select = &select_kernels_##name                                                           \
+        .survivors = &survivor_kernels_##name, .product = &product_kernels_##name,                 \
+        .pointwise = &pointwise_kernels_##name, .select = &select_kernels_##name                   \
     }
 
 DECLARE_KERNELS(baseline)

@@ -252,6 +252,36 @@ struct product_kernels {
                       size_t to_stride);
 };
 
+/** Rows of a sparse matrix: row r has the entries begin[r] .. end[r] - 1. An entry meets the memory
+ *  that begins `offsets[e]` floats into the other factor. */
+struct survivor_rows {
+    int count;
+    const uint32_t *begin, *end; /* [count] */
+    const int32_t *offsets;
+    const float *values;
+};
+
+/** Two factors, each in `pieces` pieces of `vectors` vectors; steps in floats. */
+struct survivor_factors {
+    const float *left, *right;
+    size_t row_step;              /* from one row of the left factor to the next */
+    size_t left_step, right_step; /* from one piece to the next */
+    int pieces, vectors;
+};
+
+/** Products with a sparse matrix, whose entries each meet a stretch of memory. */
+struct survivor_kernels {
+    int most_vectors; /* of a stretch that combine takes */
+    /** out[r * stride + t] = sum over the entries of row r of value * in[offset + t], or `add`:
+     *  plus that; t < vectors * lanes. */
+    void (*combine)(const struct survivor_rows *rows, const float *in, int vectors, bool add,
+                    float *out, size_t stride);
+    /** out[e] = sum over pieces and t of left[r * row_step + t] * right[offset + t], or `add`: plus
+     *  that, for each entry e of the rows. */
+    void (*correlate)(const struct survivor_rows *rows, const struct survivor_factors *factors,
+                      bool add, float *out);
+};
+
 /** One image, one sample. */
 struct pointwise_kernels {
     /** values[p] = bytes[p] / 255. */
@@ -293,6 +323,7 @@ struct kernels {
     const struct winograd_kernels *winograd;
     const struct sparse_kernels *sparse;
     const struct product_kernels *product;
+    const struct survivor_kernels *survivors;
     const struct pointwise_kernels *pointwise;
     const struct select_kernels *select;
 };

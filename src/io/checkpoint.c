@@ -112,6 +112,16 @@ static enum status add_state(struct writer *w, const struct run_state *state,
     return add_tensor(w, CHECKPOINT_RANK_CORRECT, SAFETENSORS_I64, ranks, correct);
 }
 
+/* What was measured when the run began decides about the layers' forms to its end. */
+static enum status add_thresholds(struct writer *w) {
+    const size_t blocks = (size_t)w->network->blocks_count;
+    double *below;
+    TRY(ARENA_ARRAY(w->arena, blocks, &below));
+    for (size_t i = 0; i < blocks; i++)
+        below[i] = w->network->blocks[i].sparse_below;
+    return add_tensor(w, CHECKPOINT_SPARSE_BELOW, SAFETENSORS_F64, blocks, below);
+}
+
 /* A vector parallel to beta, one tensor a parameter; `what` is NULL for beta itself. */
 static enum status add_vector(struct writer *w, const float *device, const char *what) {
     const struct network *network = w->network;
@@ -165,10 +175,11 @@ static enum status add_masks(struct writer *w) {
 /* The widest types first, so that every tensor is aligned. */
 static enum status fill(struct writer *w, const struct checkpoint_states *states,
                         const struct run_state *state, const struct loss_sums *rank_sums) {
-    size_t most = (size_t)checkpoint_scalars_count + 2 +
+    size_t most = (size_t)checkpoint_scalars_count + 3 +
                   (size_t)w->network->parameters_count * (size_t)(2 + states->count);
     TRY(ARENA_ARRAY(w->arena, most, &w->tensors));
     TRY(add_state(w, state, rank_sums));
+    TRY(add_thresholds(w));
     TRY(add_vector(w, w->network->beta, NULL));
     for (int i = 0; i < states->count; i++)
         if (states->vectors[i] != NULL)

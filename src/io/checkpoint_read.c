@@ -152,9 +152,22 @@ static enum status take_vector(const struct reader *r, float *device, const char
     return ST_OK;
 }
 
+/* Before anything is pruned: they decide about the layers' forms. */
+static enum status take_thresholds(const struct reader *r) {
+    const struct safetensor *tensor = NULL;
+    const size_t blocks = (size_t)r->network->blocks_count;
+    TRY(find_tensor(&r->checkpoint->file, path_of(r->checkpoint), CHECKPOINT_SPARSE_BELOW,
+                    SAFETENSORS_F64, blocks, &tensor));
+    for (size_t i = 0; i < blocks; i++)
+        memcpy(&r->network->blocks[i].sparse_below,
+               (const char *)tensor->values + i * sizeof(double), sizeof(double));
+    return ST_OK;
+}
+
 enum status checkpoint_restore(const struct checkpoint *checkpoint, struct network *network,
                                const struct checkpoint_states *states) {
     const struct reader r = {checkpoint, network, states};
+    TRY(take_thresholds(&r));
     TRY(keep_survivors(&r));
     TRY(take_vector(&r, network->beta, NULL));
     for (int i = 0; i < states->count; i++)

@@ -66,18 +66,46 @@ static enum status allocate_block(struct network *network, int index) {
     size_t bytes = (size_t)network->max_samples * shape_size(block->desc.output) * sizeof(float);
     TRY(backend->block_plan_create(backend, &block->desc, network->max_samples, index == 0,
                                    &block->plan));
+    block->sparse_below = backend->block_plan_sparse_below(block->plan);
+    block->planned = block_weights(&block->desc);
+    const size_t channels = (size_t)block->desc.linear.channels;
+    block->unused = calloc(channels, sizeof *block->unused);
+    if (block->unused == NULL)
+        FAIL(ST_MEMORY, "out of memory: block %d", index);
+    TRY(backend->alloc(backend, channels, (void **)&block->device_unused));
     return backend->alloc(backend, bytes, (void **)&block->output);
+}
+
+enum status network_part(struct network *network, int index) {
+    struct backend *backend = network->backend;
+    if (index < 0 || network->blocks[index].output_gradient != NULL)
+        return ST_OK;
+    struct block *block = &network->blocks[index];
+    size_t bytes = (size_t)network->max_samples * shape_size(block->desc.output) * sizeof(float);
+    TRY(backend->alloc(backend, bytes, (void **)&block->output_gradient));
+    if (index + 1 < network->blocks_count)
+        backend->block_plan_part(block->plan, network->blocks[index + 1].plan);
+    return ST_OK;
+}
+
+enum status network_join(struct network *network, int index) {
+    struct backend *backend = network->backend;
+    bool joined = false;
+    if (index < 0 || index + 1 >= network->blocks_count)
+        return ST_OK;
+    struct block *block = &network->blocks[index];
+    TRY(backend->block_plan_join(block->plan, network->blocks[index + 1].plan, &joined));
+    if (joined) {
+        backend->release(backend, block->output_gradient);
+        block->output_gradient = NULL;
+    }
+    return ST_OK;
 }
 
 /* Gradients of outputs; not where the backend joins a block to the next one. */
 static enum status allocate_gradient(struct network *network, int index) {
-    struct backend *backend = network->backend;
-    struct block *block = &network->blocks[index];
-    size_t bytes = (size_t)network->max_samples * shape_size(block->desc.output) * sizeof(float);
-    bool joined = false;
-    if (index + 1 < network->blocks_count)
-        TRY(backend->block_plan_join(block->plan, network->blocks[index + 1].plan, &joined));
-    return joined ? ST_OK : backend->alloc(backend, bytes, (void **)&block->output_gradient);
+    TRY(network_part(network, index));
+    return network_join(network, index);
 }
 
 static enum status build(struct network *network, const struct recipe *recipe) {
@@ -135,6 +163,8 @@ void network_destroy(struct network *network) {
         backend->block_plan_destroy(network->blocks[i].plan);
         backend->release(backend, network->blocks[i].output);
         backend->release(backend, network->blocks[i].output_gradient);
+        backend->release(backend, network->blocks[i].device_unused);
+        free(network->blocks[i].unused);
     }
     for (int i = 0; i < network->parameters_count; i++) {
         backend->release(backend, network->parameters[i].indices);
@@ -161,19 +191,20 @@ enum status network_move_vectors(struct network *network, float *beta, float *gr
 
 /* ---- parameters ---- */
 
-/* Whether beta holds survivors alone of a parameter that has lost some. */
+/* Whether beta holds survivors alone of a parameter that its block takes whole. */
 static bool is_compact(const struct network *network, const struct parameter *p) {
-    return p->indices != NULL && !network->masked;
+    return p->dense != NULL && !network->masked;
 }
 
-static const float *dense_values(const struct network *network, int parameter) {
+/* What a block reads and writes. */
+static const float *values_of(const struct network *network, int parameter) {
     const struct parameter *p = &network->parameters[parameter];
     return is_compact(network, p) ? p->dense : network->beta + p->offset;
 }
 
-static float *dense_gradient(struct network *network, int parameter) {
+static float *gradient_of(struct network *network, int parameter) {
     struct parameter *p = &network->parameters[parameter];
-    return p->indices != NULL ? p->dense_gradient : network->gradient + p->offset;
+    return p->dense != NULL ? p->dense_gradient : network->gradient + p->offset;
 }
 
 enum status network_materialize(struct network *network) {
@@ -187,8 +218,8 @@ enum status network_materialize(struct network *network) {
     for (int i = 0; i < network->blocks_count; i++) {
         struct block *block = &network->blocks[i];
         if (block->weight >= 0)
-            TRY(backend->block_plan_load_weights(block->plan, dense_values(network, block->weight),
-                                                 dense_values(network, block->bias)));
+            TRY(backend->block_plan_load_weights(block->plan, values_of(network, block->weight),
+                                                 values_of(network, block->bias)));
         if (block->statistics >= 0)
             TRY(backend->block_plan_load_statistics(
                 block->plan, network->beta + network->parameters[block->statistics].offset));
@@ -263,7 +294,7 @@ static enum status finish_gradient(struct network *network, const struct block *
                                    const struct gradient_sink *sink) {
     const struct parameter *weight = &network->parameters[block->weight];
     const struct parameter *bias = &network->parameters[block->bias];
-    if (weight->indices != NULL)
+    if (weight->dense != NULL)
         TRY(carry_gradient(network, weight));
     if (block->statistics >= 0) /* pruning moves the vector's parts: whatever lies there now */
         TRY(network->backend->clear(network->backend,
@@ -281,8 +312,8 @@ enum status network_backward(struct network *network, const struct block_pass *p
         bool has_weights = block->weight >= 0;
         TRY(network->backend->block_backward(
             block->plan, pass, input, block->output, block->output_gradient,
-            has_weights ? dense_gradient(network, block->weight) : NULL,
-            has_weights ? dense_gradient(network, block->bias) : NULL, input_gradient, sink->poll));
+            has_weights ? gradient_of(network, block->weight) : NULL,
+            has_weights ? gradient_of(network, block->bias) : NULL, input_gradient, sink->poll));
         if (has_weights)
             TRY(finish_gradient(network, block, sink));
     }

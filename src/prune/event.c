@@ -1,4 +1,6 @@
 #include "selection.h"
+
+#include <espalier/deletion.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -80,6 +82,8 @@ enum status pruner_create(struct network *network, const struct prune_settings *
     if (pruner->scopes == NULL || pruner->quotas == NULL)
         FAIL(ST_MEMORY, "out of memory: %d layers to prune", settings->layers_count);
     fill_scopes(pruner);
+    if (!network->masked)
+        deletion_set_threshold(network, settings->sparse_below);
     return allocate(pruner);
 }
 
@@ -201,6 +205,22 @@ enum status pruner_step(struct pruner *pruner, int64_t update, float *const *sta
         return ST_OK;
     const struct target target = {left_after_event, (double)event};
     return prune_scopes(pruner, update, &target, states, states_count);
+}
+
+double pruner_least_density(const struct pruner *pruner, int64_t updates) {
+    const struct schedule *schedule = &pruner->schedule;
+    double least = 1;
+    int64_t event = 0;
+    for (int64_t update = updates; update > 0 && event == 0; update--)
+        event = schedule_event(schedule, update);
+    for (int i = 0; event > 0 && i < pruner->scopes_count; i++) {
+        size_t original = survivors_original_count(pruner->network, &pruner->scopes[i]);
+        size_t left = schedule_survivors(schedule, original, event);
+        bool uneven =
+            pruner->scopes[i].count > 1 || pruner->settings->distribution != DISTRIBUTION_UNIFORM;
+        least = fmin(least, uneven && left < original ? 0 : (double)left / (double)original);
+    }
+    return least;
 }
 
 enum status pruner_prune_to(struct pruner *pruner, double density, int64_t update,

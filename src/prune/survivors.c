@@ -1,4 +1,6 @@
 #include "masking.h"
+
+#include <espalier/deletion.h>
 #include <espalier/digest.h>
 #include <stdlib.h>
 
@@ -105,7 +107,8 @@ static enum status compact_indices(struct network *network, const struct bitmask
         if (kept_of(p, full) == p->count)
             continue;
         TRY(backend->compact(backend, p->indices, device_mask, p->offset, p->count, p->indices));
-        TRY(backend->clear(backend, p->dense, p->original_count * sizeof *p->dense));
+        if (p->dense != NULL)
+            TRY(backend->clear(backend, p->dense, p->original_count * sizeof *p->dense));
     }
     return ST_OK;
 }
@@ -130,6 +133,7 @@ static enum status apply_mask(struct network *network, const struct bitmask *ful
     TRY(compact_vectors(network, device_mask, states, states_count));
     TRY(compact_indices(network, full, device_mask));
     renumber(network, full);
+    TRY(deletion_apply(network));
     return network_materialize(network);
 }
 

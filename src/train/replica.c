@@ -2,6 +2,7 @@
 #include "replica_internal.h"
 
 #include <espalier/backend.h>
+#include <espalier/break_even.h>
 #include <espalier/progress.h>
 #include <espalier/rng.h>
 #include <espalier/threads.h>
@@ -204,6 +205,22 @@ static enum status update_share(struct replica *r, double *mark) {
     TRY(network_materialize(r->network));
     replica_end_phase(&r->seconds.update, mark);
     return ST_OK;
+}
+
+enum status replica_measure_break_even(struct replica *r, struct pruner *pruner, double density) {
+    struct slice window = dataset_batch(r->data.count, (uint32_t)r->recipe->train.batch, 0);
+    struct slice shard =
+        replica_shard(r->recipe, window.count, r->communicator->rank, r->communicator->size);
+    /* No training: that would change the running statistics of batch normalisation. */
+    const struct block_pass pass = {.samples = (int)shard.count,
+                                    .sample_ids =
+                                        r->device_permutation + window.begin + shard.begin};
+    if (r->recipe->train.reproducible)
+        return ST_OK; /* the backend's table does not depend on the machine */
+    TRY(replica_shuffle(r, 1));
+    TRY(r->backend->gather_batch(r->backend, r->data.images, r->data.pixels, pass.sample_ids,
+                                 pass.samples, r->x));
+    return break_even_measure(pruner, density, &pass, r->x);
 }
 
 enum status replica_update(struct replica *r, struct slice window) {

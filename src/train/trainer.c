@@ -57,7 +57,10 @@ static enum status prepare(struct trainer *t, bool *finished) {
         return ST_OK;
     TRY(pruner_compare_replicas(&t->pruner, t->replica.step)); /* equal from the start, or never */
     trainer_print_plan(t);
-    return ST_OK;
+    if (t->replica.step > 0) /* the checkpoint has what was measured */
+        return ST_OK;
+    return replica_measure_break_even(&t->replica, &t->pruner,
+                                      pruner_least_density(&t->pruner, t->last_step));
 }
 
 static void release(struct trainer *t) {

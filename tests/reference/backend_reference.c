@@ -1,6 +1,7 @@
 #include "backend_reference.h"
 #include "block_reference.h"
 #include "regularisers_reference.h"
+#include "select_reference.h"
 
 #include <espalier/bitmask.h>
 #include <espalier/digest.h>
@@ -15,6 +16,9 @@ struct block_plan {
     const float *weights, *bias; /* valid until the next load */
     float *statistics;           /* of a BLOCK_NORM */
     struct reference_statistics batch;
+    bool sparse;
+    size_t count;      /* survivors */
+    uint32_t *indices; /* [count] in sparse form, else NULL */
 };
 
 /* ---- memory ---- */
@@ -124,12 +128,44 @@ static void forget_batch(struct block_plan *plan) {
 static void reference_block_plan_destroy(struct block_plan *plan) {
     if (plan != NULL)
         forget_batch(plan);
+    if (plan != NULL)
+        free(plan->indices);
     free(plan);
+}
+
+static bool has_sparse_form(const struct block_desc *d) {
+    return (d->kind == BLOCK_CONV || d->kind == BLOCK_DENSE) && d->dropconnect == 0;
+}
+
+static double reference_sparse_below(const struct block_plan *plan) {
+    return has_sparse_form(&plan->desc) ? 0.5 : 0;
+}
+
+static enum status reference_set_survivors(struct block_plan *plan,
+                                           const struct block_survivors *survivors) {
+    if (survivors->sparse && (!has_sparse_form(&plan->desc) || survivors->indices == NULL))
+        FAIL(ST_SHAPE, "reference: block %u has no sparse form", (unsigned)plan->desc.layer);
+    free(plan->indices);
+    plan->indices = NULL;
+    plan->sparse = survivors->sparse;
+    if (!plan->sparse)
+        return ST_OK;
+    plan->count = survivors->count;
+    plan->indices = malloc((plan->count + 1) * sizeof *plan->indices);
+    if (plan->indices == NULL)
+        FAIL(ST_MEMORY, "reference: out of memory");
+    memcpy(plan->indices, survivors->indices, plan->count * sizeof *plan->indices);
+    return ST_OK;
 }
 
 static enum status reference_load_statistics(struct block_plan *plan, float *statistics) {
     plan->statistics = statistics;
     return ST_OK;
+}
+
+static void reference_part(struct block_plan *before, struct block_plan *after) {
+    (void)before;
+    (void)after;
 }
 
 static enum status reference_join(struct block_plan *before, struct block_plan *after,
@@ -152,6 +188,18 @@ static double *widened(const float *values, size_t count) {
     for (size_t i = 0; i < count; i++)
         wide[i] = values[i];
     return wide;
+}
+
+/* All weights, whatever the form. */
+static double *dense_weights(const struct block_plan *plan) {
+    if (!plan->sparse)
+        return widened(plan->weights, block_weights(&plan->desc));
+    double *dense = reference_array(block_weights(&plan->desc));
+    for (size_t i = 0; i < block_weights(&plan->desc); i++)
+        dense[i] = 0;
+    for (size_t e = 0; e < plan->count; e++)
+        dense[plan->indices[e]] = plan->weights[e];
+    return dense;
 }
 
 static void narrow(const double *values, size_t count, float *out) {
@@ -216,7 +264,7 @@ static enum status reference_block_forward(struct block_plan *plan, const struct
     size_t inputs = (size_t)pass->samples * shape_size(d->input);
     size_t outputs = (size_t)pass->samples * shape_size(d->output);
     double *wx = widened(x, inputs), *wy = reference_array(outputs);
-    double *ww = widened(plan->weights, block_weights(d));
+    double *ww = dense_weights(plan);
     double *wb = widened(plan->bias, block_biases(d));
     enum status status = ST_OK;
     if (d->kind == BLOCK_NORM)
@@ -245,7 +293,7 @@ static enum status reference_block_backward(struct block_plan *plan, const struc
     size_t inputs = (size_t)pass->samples * shape_size(d->input), biases = block_biases(d);
     size_t outputs = (size_t)pass->samples * shape_size(d->output), weights = block_weights(d);
     double *wx = widened(x, inputs), *wdy = widened(dy, outputs);
-    double *ww = widened(plan->weights, weights), *wb = widened(plan->bias, biases);
+    double *ww = dense_weights(plan), *wb = widened(plan->bias, biases);
     double *dw = reference_array(weights), *db = reference_array(biases);
     double *wdx = dx == NULL ? NULL : reference_array(inputs);
     enum status status = ST_OK;
@@ -253,7 +301,11 @@ static enum status reference_block_backward(struct block_plan *plan, const struc
         status = norm_backward(plan, pass, (struct norm_arrays){ww, wb, wx, wdy, dw, db, wdx});
     else
         reference_block_backward_double(d, pass, ww, wb, wx, wdy, dw, db, wdx);
-    narrow(dw, weights, dweights);
+    if (plan->sparse)
+        for (size_t e = 0; e < plan->count; e++)
+            dweights[e] = (float)dw[plan->indices[e]];
+    else
+        narrow(dw, weights, dweights);
     narrow(db, biases, dbias);
     if (dx != NULL)
         narrow(wdx, inputs, dx);
@@ -377,55 +429,6 @@ static enum status reference_update(struct backend *b, const struct update_args 
     return ST_OK;
 }
 
-/* ---- selection ---- */
-
-struct candidate {
-    float magnitude;
-    size_t index; /* in the concatenated segments */
-};
-
-static int compare_candidates(const void *left, const void *right) {
-    const struct candidate *a = left, *b = right;
-    if (a->magnitude != b->magnitude)
-        return a->magnitude > b->magnitude ? -1 : 1;
-    return (a->index > b->index) - (a->index < b->index);
-}
-
-static enum status list_candidates(const struct segment *segments, int count,
-                                   struct candidate *list) {
-    size_t total = 0;
-    for (int s = 0; s < count; s++)
-        for (size_t i = 0; i < segments[s].count; i++, total++) {
-            if (!isfinite(segments[s].values[i]))
-                FAIL(ST_NUMERIC, "reference: segment %d, index %zu: not a finite number", s, i);
-            list[total] = (struct candidate){fabsf(segments[s].values[i]), total};
-        }
-    return ST_OK;
-}
-
-static enum status reference_select(struct backend *b, const struct segment *segments, int count,
-                                    size_t keep, uint64_t *mask) {
-    (void)b;
-    size_t total = 0;
-    for (int s = 0; s < count; s++)
-        total += segments[s].count;
-    if (keep > total)
-        FAIL(ST_SHAPE, "reference: %zu to keep of %zu", keep, total);
-    struct candidate *list = malloc((total + 1) * sizeof *list);
-    if (list == NULL)
-        FAIL(ST_MEMORY, "reference: out of memory");
-    enum status status = list_candidates(segments, count, list);
-    if (status == ST_OK) {
-        qsort(list, total, sizeof *list, compare_candidates);
-        for (size_t i = 0; i < bitmask_words(total); i++)
-            mask[i] = 0;
-        for (size_t i = 0; i < keep; i++)
-            bitmask_set(mask, list[i].index);
-    }
-    free(list);
-    return status;
-}
-
 static void reference_destroy(struct backend *b) {
     free(b);
 }
@@ -448,6 +451,9 @@ enum status backend_reference_create(struct backend **backend) {
                                  .block_plan_destroy = reference_block_plan_destroy,
                                  .block_plan_algorithms = reference_block_plan_algorithms,
                                  .block_plan_join = reference_join,
+                                 .block_plan_part = reference_part,
+                                 .block_plan_set_survivors = reference_set_survivors,
+                                 .block_plan_sparse_below = reference_sparse_below,
                                  .block_plan_load_weights = reference_load_weights,
                                  .block_plan_load_statistics = reference_load_statistics,
                                  .block_forward = reference_block_forward,

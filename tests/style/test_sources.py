@@ -26,7 +26,7 @@ HEADERS = {
     "config": "recipe",
     "data": "dataset idx",
     "model": "initializer network",
-    "prune": "prune quota schedule survivors",
+    "prune": "break_even deletion prune quota schedule survivors",
     "io": "checkpoint events model run_dir run_record safetensors",
     "report": "report",
     "fsa": "fsa",

@@ -11,10 +11,17 @@
 enum { LAYER = 3, UPDATE = 41, SPARE_SAMPLES = 2, MOST_HELD = 16 };
 static const uint64_t seed = 0x5eed5eed5eedull;
 
+/* Which weights are left; indices is NULL while all are. */
+struct left {
+    uint32_t *indices;
+    size_t count;
+};
+
 /* What a row is run on, host side. */
 struct inputs {
     float *weights, *bias, *x, *dy;
     uint32_t *ids;
+    struct left left;
 };
 
 /* The same, and the results, in device memory. */
@@ -38,9 +45,12 @@ typedef float *fill_values(uint64_t seed, uint32_t stream, size_t count);
 
 static struct inputs inputs_create(const struct block_desc *d, int samples, fill_values *fill) {
     struct sizes size = sizes_of(d, samples);
-    struct inputs in = {fill(seed, 1, size.weights), fill(seed, 2, size.biases),
-                        fill(seed, 3, size.x), fill(seed, 4, size.y),
-                        malloc(((size_t)samples + 1) * sizeof *in.ids)};
+    struct inputs in = {fill(seed, 1, size.weights),
+                        fill(seed, 2, size.biases),
+                        fill(seed, 3, size.x),
+                        fill(seed, 4, size.y),
+                        malloc(((size_t)samples + 1) * sizeof *in.ids),
+                        {NULL, 0}};
     assert_non_null(in.ids);
     for (int i = 0; i < samples; i++)
         in.ids[i] = case_sample_id(i);
@@ -53,6 +63,7 @@ static void inputs_destroy(struct inputs *in) {
     free(in->x);
     free(in->dy);
     free(in->ids);
+    free(in->left.indices);
 }
 
 static float *device_floats(struct backend *b, const float *values, size_t count) {
@@ -194,9 +205,22 @@ static void run_again(struct run *run, const struct block_bounds *want, const st
     free(twice);
 }
 
+/* The plan keeps no pointer to the indices. */
+static void set_survivors(struct run *run, const struct left *left) {
+    struct backend *b = run->dev.backend;
+    void *indices;
+    assert_ok(b->alloc(b, left->count * sizeof(uint32_t), &indices));
+    assert_ok(b->upload(b, indices, left->indices, left->count * sizeof(uint32_t)));
+    const struct block_survivors survivors = {indices, left->count, true, NULL};
+    assert_ok(b->block_plan_set_survivors(run->plan, &survivors));
+    b->release(b, indices);
+}
+
 static void hold_plan(struct run *run, const struct block_bounds *want, const struct inputs *in) {
     struct backend *b = run->dev.backend;
     assert_ok(b->block_plan_create(b, &run->desc, run->room, run->first, &run->plan));
+    if (in->left.indices != NULL)
+        set_survivors(run, &in->left);
     assert_ok(b->block_plan_load_weights(run->plan, run->dev.weights, run->dev.bias));
     run_others(run);
     run_forward(run, want->pass, true, want);
@@ -214,6 +238,8 @@ static void hold(struct backend *b, const struct block_case *row, const struct b
                       .size = sizes_of(&want->desc, row->samples),
                       .room = row->samples + SPARE_SAMPLES,
                       .exact = exact};
+    if (in->left.indices != NULL)
+        run.size.weights = in->left.count;
     run.dev = device_create(b, in, run.size, row->samples);
     for (int first = 0; first <= 1; first++) {
         run.first = first == 1;
@@ -279,6 +305,17 @@ static void check_whole(const struct block_case *row, const struct block_bounds 
     free(magnitudes);
 }
 
+/* The gradients at in->dy, all of it. */
+static void expect_gradients(const struct inputs *in, struct block_bounds *want) {
+    size_t outputs = sizes_of(&want->desc, want->pass.samples).y;
+    double *dy = reference_array(outputs);
+    for (size_t i = 0; i < outputs; i++)
+        dy[i] = in->dy[i];
+    reference_block_backward_double(&want->desc, &want->pass, want->weights, want->bias, want->x,
+                                    dy, want->dweights, want->dbias, want->dx);
+    free(dy);
+}
+
 static void hold_exact_on(struct backend *const *backends, int count, const struct block_case *row,
                           const struct block_desc *desc, bool winograd) {
     struct inputs in = inputs_create(desc, row->samples, case_integers);
@@ -287,13 +324,7 @@ static void hold_exact_on(struct backend *const *backends, int count, const stru
     struct block_bounds want = expect(row, desc, &in, winograd);
     if (winograd)
         check_whole(row, &want);
-    size_t outputs = sizes_of(desc, row->samples).y;
-    double *dy = reference_array(outputs);
-    for (size_t i = 0; i < outputs; i++)
-        dy[i] = in.dy[i];
-    reference_block_backward_double(desc, &want.pass, want.weights, want.bias, want.x, dy,
-                                    want.dweights, want.dbias, want.dx);
-    free(dy);
+    expect_gradients(&in, &want);
     for (int i = 0; i < count; i++)
         hold(backends[i], row, &want, &in, true);
     bounds_destroy(&want);
@@ -320,11 +351,69 @@ void hold_rounded(struct backend *const *backends, int count, const struct block
     hold_apart(backends, count, row, &desc, hold_rounded_on);
 }
 
-void hold_exact(struct backend *const *backends, int count, const struct block_case *row) {
+static struct block_desc exact_desc(const struct block_case *row) {
     struct block_desc desc = case_desc(row, LAYER);
     if (desc.activation != ACTIVATION_NONE)
         desc.activation = ACTIVATION_RELU;
     desc.dropout = desc.dropout > 0 ? 0.5F : 0;
     desc.dropconnect = desc.dropconnect > 0 ? 0.5F : 0;
+    return desc;
+}
+
+void hold_exact(struct backend *const *backends, int count, const struct block_case *row) {
+    struct block_desc desc = exact_desc(row);
     hold_apart(backends, count, row, &desc, hold_exact_on);
+}
+
+/* ---- sparse form ---- */
+
+/* Zeros in place of the weights that are not left. */
+static void choose_left(const struct block_desc *d, weight_is_left *is_left, struct inputs *in) {
+    size_t total = block_weights(d), columns = total / (size_t)d->linear.channels;
+    in->left.indices = malloc((total + 1) * sizeof *in->left.indices);
+    assert_non_null(in->left.indices);
+    for (size_t i = 0; i < total; i++)
+        if (is_left(d, (int)(i / columns), (int)(i % columns)))
+            in->left.indices[in->left.count++] = (uint32_t)i;
+        else
+            in->weights[i] = 0;
+}
+
+/* Weights as they are handed over, and what their gradient should be, in place. */
+static void compress(struct inputs *in, struct block_bounds *want) {
+    for (size_t e = 0; e < in->left.count; e++) {
+        in->weights[e] = in->weights[in->left.indices[e]];
+        want->dweights[e] = want->dweights[in->left.indices[e]];
+        want->dweights_error[e] = want->dweights_error[in->left.indices[e]];
+    }
+}
+
+static void hold_sparse(struct backend *const *backends, int count, const struct block_case *row,
+                        struct inputs *in, struct block_bounds *want, bool exact) {
+    compress(in, want);
+    for (int i = 0; i < count; i++)
+        hold(backends[i], row, want, in, exact);
+    bounds_destroy(want);
+    inputs_destroy(in);
+}
+
+/* Where an output has no weight left, all of a window ties: hold_sparse_exact sees to that. */
+void hold_sparse_rounded(struct backend *const *backends, int count, const struct block_case *row,
+                         weight_is_left *is_left) {
+    struct block_desc desc = case_desc(row, LAYER);
+    struct inputs in = inputs_create(&desc, row->samples, case_floats);
+    choose_left(&desc, is_left, &in);
+    struct block_bounds want = expect(row, &desc, &in, false);
+    bounds_backward(&want, in.dy);
+    hold_sparse(backends, count, row, &in, &want, false);
+}
+
+void hold_sparse_exact(struct backend *const *backends, int count, const struct block_case *row,
+                       weight_is_left *is_left) {
+    struct block_desc desc = exact_desc(row);
+    struct inputs in = inputs_create(&desc, row->samples, case_integers);
+    choose_left(&desc, is_left, &in);
+    struct block_bounds want = expect(row, &desc, &in, false);
+    expect_gradients(&in, &want);
+    hold_sparse(backends, count, row, &in, &want, true);
 }

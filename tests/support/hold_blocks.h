@@ -16,4 +16,12 @@ void hold_rounded(struct backend *const *backends, int count, const struct block
  *  transforms are integers. */
 void hold_exact(struct backend *const *backends, int count, const struct block_case *row);
 
+/** The same two with a block of which some weights are left, in sparse form: the reference computes
+ *  with zeros in their place. `left` says whether output `row` keeps its weight `column`. */
+typedef bool weight_is_left(const struct block_desc *desc, int row, int column);
+void hold_sparse_rounded(struct backend *const *backends, int count, const struct block_case *row,
+                         weight_is_left *left);
+void hold_sparse_exact(struct backend *const *backends, int count, const struct block_case *row,
+                       weight_is_left *left);
+
 #endif

@@ -92,6 +92,7 @@ static void what_is_not_given_has_its_default(void **state) {
     assert_true(r.prune.rate == 0.005 && r.prune.mu == 10);
     assert_true(r.prune.unit == UNIT_UPDATES && r.prune.every == 50);
     assert_true(r.prune.begin == 0 && r.prune.end == 0 && r.prune.keep == 0);
+    assert_true(r.prune.sparse_below == -1);
     assert_string_equal(r.layers[0].name, "conv1");
     assert_string_equal(r.layers[2].name, "hidden");
     assert_string_equal(r.layers[3].name, "dense2"); /* the second dense layer, named or not */

@@ -58,7 +58,8 @@ static void unknown_keys(void **state) {
          "2: unknown key 'data.batch'; nearest known key: 'train.batch'"},
         {NETWORK "prune = { train = { epochs = 3; }; };",
          "2: unknown key 'prune.train'; keys of prune: layers, scope, distribution, normalise, "
-         "min_keep, deletion, schedule, rate, mu, unit, every, begin, end, keep"},
+         "min_keep, deletion, schedule, rate, mu, unit, every, begin, end, keep, "
+         "sparse_below"},
         {NETWORK "train = { lr = 0.1; };",
          "2: unknown key 'train.lr'; nearest known key: 'train.learning_rate'"},
         {NETWORK "optimiser = { name = 1; };",

@@ -2,8 +2,10 @@
 #include "backend_reference.h"
 #include "check.h"
 #include "tiny_network.h"
+
 #include <espalier/digest.h>
 #include <espalier/survivors.h>
+#include <math.h>
 #include <stdlib.h>
 
 enum { VECTORS = 4, SAMPLES = 3, PIXELS = 72 }; /* beta, gradient and two states */
@@ -25,7 +27,8 @@ static float *vector_of(const struct fixture *f, int v) {
     return vectors[v];
 }
 
-static void setup(struct fixture *f, bool reference) {
+/* A layer goes into sparse form below half of its connections, where `sparse` asks for it. */
+static void setup_form(struct fixture *f, bool reference, bool sparse) {
     *f = (struct fixture){.noise = 1};
     if (reference)
         assert_ok(backend_reference_create(&f->backend));
@@ -33,6 +36,8 @@ static void setup(struct fixture *f, bool reference) {
         assert_ok(backend_create("cpu", 2, &f->backend));
     assert_ok(tiny_network_create(f->backend, SAMPLES, &f->network));
     assert_int_equal(f->network->count, TINY_ALL);
+    for (int i = 0; i < f->network->blocks_count; i++)
+        f->network->blocks[i].sparse_below = sparse ? 0.5 : 0;
     for (int i = 0; i < 3; i += 2)
         assert_ok(f->backend->alloc(f->backend, sizeof f->values[0], (void **)&f->states[i]));
     for (int v = 0; v < VECTORS; v++) {
@@ -44,6 +49,10 @@ static void setup(struct fixture *f, bool reference) {
     for (int i = 0; i < TINY_ALL; i++)
         f->alive[i] = true;
     assert_ok(network_materialize(f->network));
+}
+
+static void setup(struct fixture *f, bool reference) {
+    setup_form(f, reference, false);
 }
 
 static void teardown(struct fixture *f) {
@@ -127,7 +136,7 @@ static void check_dense(const struct fixture *f, int p) {
     float whole[TINY_ALL], dense[TINY_ALL];
     assert_ok(network_get_parameter(f->network, p, whole));
     memcpy(dense, whole, sizeof dense);
-    if (parameter->indices != NULL)
+    if (parameter->dense != NULL)
         assert_ok(f->backend->download(f->backend, dense, parameter->dense,
                                        parameter->original_count * sizeof *dense));
     for (size_t i = 0; i < parameter->original_count; i++) {
@@ -146,8 +155,11 @@ static void check_model(const struct fixture *f) {
         assert_int_equal(parameter->offset, offset);
         assert_int_equal(parameter->count, alive);
         assert_int_equal(parameter->indices == NULL, alive == parameter->original_count);
-        assert_int_equal(parameter->indices == NULL, parameter->dense == NULL);
-        assert_int_equal(parameter->indices == NULL, parameter->dense_gradient == NULL);
+        double below = f->network->blocks[parameter->block].sparse_below;
+        bool sparse = (double)alive < below * (double)parameter->original_count;
+        assert_int_equal(parameter->sparse, sparse);
+        assert_int_equal(parameter->dense != NULL, parameter->indices != NULL && !sparse);
+        assert_int_equal(parameter->dense_gradient != NULL, parameter->dense != NULL);
         if (parameter->indices != NULL)
             check_indices(f, p);
         check_dense(f, p);
@@ -158,7 +170,7 @@ static void check_model(const struct fixture *f) {
 /* Parameters 0, 2, 4 are the weights, 1, 3, 5 the biases. */
 static const struct survivors_scope all_weights = {3, {0, 2, 4}};
 
-static void survivors_follow_the_model(bool reference) {
+static void survivors_follow_the_model(bool reference, bool sparse) {
     static const struct {
         struct survivors_scope scope;
         float share;
@@ -168,7 +180,7 @@ static void survivors_follow_the_model(bool reference) {
         {{3, {0, 2, 4}}, 0.5F}, {{3, {0, 2, 4}}, 0},
     };
     struct fixture f;
-    setup(&f, reference);
+    setup_form(&f, reference, sparse);
     check_model(&f);
     for (size_t e = 0; e < sizeof events / sizeof events[0]; e++) {
         keep(&f, &events[e].scope, events[e].share);
@@ -181,12 +193,14 @@ static void survivors_follow_the_model(bool reference) {
 
 static void survivors_follow_the_model_on_cpu(void **state) {
     (void)state;
-    survivors_follow_the_model(false);
+    survivors_follow_the_model(false, false);
+    survivors_follow_the_model(false, true);
 }
 
 static void survivors_follow_the_model_on_reference(void **state) {
     (void)state;
-    survivors_follow_the_model(true);
+    survivors_follow_the_model(true, false);
+    survivors_follow_the_model(true, true);
 }
 
 /* A layer that loses nothing gets no second copy of its weights. */
@@ -329,14 +343,61 @@ static void pruned_network_computes_as_one_with_zeros(void **state) {
     teardown(&zeroed);
 }
 
-/* Momentum that pulls at every weight, between events: the pruned ones stay exactly zero. */
-static void pruned_weights_stay_zero(void **state) {
+/* In sparse form sums are grouped otherwise. Terms are below 1 in size but for dy and what it
+ * becomes, 4 logits of 5 units of 12 inputs of 18; each layer multiplies the error of the one
+ * before by its number of terms and adds a rounding for each (Higham, section 3.1): 4 5 12 18 2^-23
+ * is more than twice their sum. */
+static size_t unused_outputs(const struct network *network) {
+    size_t unused = 0;
+    for (int i = 0; i < network->blocks_count; i++)
+        for (int k = 0; k < network->blocks[i].desc.linear.channels; k++)
+            unused += network->blocks[i].unused[k] != 0;
+    return unused;
+}
+
+static void compare_forms(bool reference, float share, bool leaves_unused) {
+    struct fixture dense, sparse;
+    float logits[2][SAMPLES * TINY_CLASSES], gradients[2][TINY_ALL];
+    setup_form(&dense, reference, false);
+    setup_form(&sparse, reference, true);
+    keep(&dense, &all_weights, share);
+    keep(&sparse, &all_weights, share);
+    assert_int_equal(unused_outputs(dense.network), 0);
+    assert_true(!leaves_unused || unused_outputs(sparse.network) > 0);
+    run_pass(&dense, logits[0]);
+    run_pass(&sparse, logits[1]);
+    for (int v = 0; v < 2; v++) {
+        struct fixture *f = v == 0 ? &dense : &sparse;
+        assert_ok(f->backend->download(f->backend, gradients[v], f->network->gradient,
+                                       f->network->count * sizeof(float)));
+    }
+    const double bound = 4 * 5 * 12 * 18 * 0x1p-23;
+    for (int i = 0; i < SAMPLES * TINY_CLASSES; i++)
+        assert_true(fabs((double)logits[0][i] - (double)logits[1][i]) <= bound);
+    for (size_t i = 0; i < dense.network->count; i++)
+        assert_true(fabs((double)gradients[0][i] - (double)gradients[1][i]) <= bound);
+    teardown(&dense);
+    teardown(&sparse);
+}
+
+/* With few connections left, some outputs are read by nothing, and are left out. */
+static void sparse_network_computes_as_a_dense_one(void **state) {
     (void)state;
+    for (int reference = 0; reference <= 1; reference++) {
+        compare_forms(reference == 1, 0.3F, false);
+        compare_forms(reference == 1, 0.15F, true);
+        compare_forms(reference == 1, 0.05F, true);
+        compare_forms(reference == 1, 0, true);
+    }
+}
+
+/* Momentum that pulls at every weight, between events: the pruned ones stay exactly zero. */
+static void hold_at_zero(bool sparse) {
     struct fixture f;
     const struct update_args args = {
         .kind = OPTIMIZER_SGD, .learning_rate = 0.1F, .momentum = 0.9F, .step = 1};
     float logits[SAMPLES * TINY_CLASSES];
-    setup(&f, false);
+    setup_form(&f, false, sparse);
     for (int update = 0; update < 12; update++) {
         run_pass(&f, logits);
         assert_ok(f.backend->update(f.backend, &args, f.network->beta, f.network->gradient,
@@ -354,6 +415,12 @@ static void pruned_weights_stay_zero(void **state) {
         }
     }
     teardown(&f);
+}
+
+static void pruned_weights_stay_zero(void **state) {
+    (void)state;
+    hold_at_zero(false);
+    hold_at_zero(true);
 }
 
 /* ---- hashes ---- */
@@ -388,6 +455,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(wrong_mask_count_leaves_all_unchanged),
         cmocka_unit_test(out_of_memory_loses_nothing),
         cmocka_unit_test(pruned_network_computes_as_one_with_zeros),
+        cmocka_unit_test(sparse_network_computes_as_a_dense_one),
         cmocka_unit_test(pruned_weights_stay_zero),
         cmocka_unit_test(hash_follows_its_definition),
     };

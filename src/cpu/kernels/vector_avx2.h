@@ -72,6 +72,11 @@ static inline vec vec_pairs_low(vec a, vec b) {
 static inline vec vec_pairs_high(vec a, vec b) {
     return _mm256_castpd_ps(_mm256_unpackhi_pd(_mm256_castps_pd(a), _mm256_castps_pd(b)));
 }
+static inline float vec_sum(vec v) {
+    const __m128 halves = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+    const __m128 pairs = _mm_add_ps(halves, _mm_movehl_ps(halves, halves));
+    return _mm_cvtss_f32(_mm_add_ss(pairs, _mm_movehdup_ps(pairs)));
+}
 /* First within the quarters of 4 x 4, which stay where they are, then the quarters. */
 static inline void vec_transpose(vec row[LANES]) {
     vec quarter[LANES];

@@ -66,6 +66,9 @@ static inline vec vec_pairs_low(vec a, vec b) {
 static inline vec vec_pairs_high(vec a, vec b) {
     return _mm512_castpd_ps(_mm512_unpackhi_pd(_mm512_castps_pd(a), _mm512_castps_pd(b)));
 }
+static inline float vec_sum(vec v) {
+    return _mm512_reduce_add_ps(v);
+}
 /* First within the tiles of 4 x 4, which stay where they are, then the tiles. */
 static inline void vec_transpose(vec row[LANES]) {
     vec tile[LANES];

@@ -71,6 +71,10 @@ static inline vec_mask vec_greater(vec a, vec b) {
 static inline vec vec_max(vec a, vec b) {
     return vec_select(vec_greater(a, b), a, b);
 }
+/** The sum of the lanes. */
+static inline float vec_sum(vec v) {
+    return (v[0] + v[2]) + (v[1] + v[3]);
+}
 /** Rows become columns. */
 static inline void vec_transpose(vec row[LANES]) {
     const vec a = row[0], b = row[1], c = row[2], d = row[3];
