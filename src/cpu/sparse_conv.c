@@ -344,7 +344,7 @@ static void backward_run(struct block_plan *plan, const struct block_pass *pass,
 /* Measured on the second layer of ann_a, AVX2 and AVX-512, one thread and two. */
 const struct sparse_form sparse_form_conv = {
     .forward = {"sparse weights", forward_create, NULL, forward_run, NULL},
-    .backward = {"sparse weights", backward_create, NULL, backward_run, NULL},
+    .backward = {"sparse weights", backward_create, NULL, backward_run, NULL, NULL},
     .fits = fits,
     .set_survivors = set_survivors,
     .below = 0.1,
