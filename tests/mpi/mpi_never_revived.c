@@ -30,6 +30,7 @@ static struct dataset make_images(void) {
     return (struct dataset){{SIDE, SIDE, 1}, IMAGES, 4, images, labels};
 }
 
+/* In dense form throughout: then masked and deleted weights have the same bits. */
 static void side_create(struct side *side, const char *settings, const char *deletion,
                         const struct dataset *train) {
     char text[1024];
@@ -40,7 +41,7 @@ static void side_create(struct side *side, const char *settings, const char *del
              " { type = \"maxpool\"; size = 2; }, { type = \"dense\"; units = 12; activation ="
              " \"tanh\"; }, { type = \"dense\"; units = 4; } );\n"
              "prune = { layers = [\"conv1\", \"dense1\", \"dense2\"]; every = 2; rate = 0.05;"
-             " keep = 0.2; mu = 3.0; deletion = \"%s\"; %s",
+             " keep = 0.2; mu = 3.0; sparse_below = 0.0; deletion = \"%s\"; %s",
              deletion, settings);
     CHECK_OK(recipe_parse("r.cfg", text, NULL, 0, &side->recipe));
     side->recipe.train.batch = BATCH;
