@@ -1,5 +1,6 @@
 /* Ranks over MPI. */
 #include "comm_mpi.h"
+#include <espalier/watchdog.h>
 #include <limits.h>
 #include <mpi.h>
 #include <stdlib.h>
@@ -26,6 +27,12 @@ static enum status check(int code, const char *function) {
     int length = 0;
     MPI_Error_string(code, text, &length);
     FAIL(ST_COMMUNICATION, "%s: %s", function, text);
+}
+
+/* The end of what watchdog_waits(true) began: a call that all ranks must make. */
+static enum status waited(enum status status) {
+    watchdog_waits(false);
+    return status;
 }
 
 static int part_of(size_t count) {
@@ -80,13 +87,17 @@ static void mpi_poll(struct communicator *c) {
     }
 }
 
-static enum status mpi_allreduce_wait(struct communicator *c) {
-    struct comm_mpi *s = c->state;
+static enum status wait_all(struct comm_mpi *s) {
     TRY(check(s->poll_code, "MPI_Test"));
     for (; s->first < s->count; s->first++)
         TRY(check(MPI_Wait(&s->requests[s->first], MPI_STATUS_IGNORE), "MPI_Wait"));
     s->first = s->count = 0;
     return ST_OK;
+}
+
+static enum status mpi_allreduce_wait(struct communicator *c) {
+    watchdog_waits(true);
+    return waited(wait_all(c->state));
 }
 
 /* ---- blocking operations ---- */
@@ -104,15 +115,16 @@ static enum status sum(struct comm_mpi *s, char *values, size_t count, MPI_Datat
 }
 
 static enum status mpi_sum_doubles(struct communicator *c, double *values, size_t count) {
-    return sum(c->state, (char *)values, count, MPI_DOUBLE, sizeof *values);
+    watchdog_waits(true);
+    return waited(sum(c->state, (char *)values, count, MPI_DOUBLE, sizeof *values));
 }
 
 static enum status mpi_sum_integers(struct communicator *c, int64_t *values, size_t count) {
-    return sum(c->state, (char *)values, count, MPI_INT64_T, sizeof *values);
+    watchdog_waits(true);
+    return waited(sum(c->state, (char *)values, count, MPI_INT64_T, sizeof *values));
 }
 
-static enum status mpi_broadcast(struct communicator *c, void *bytes, size_t count, int root) {
-    struct comm_mpi *s = c->state;
+static enum status broadcast(struct comm_mpi *s, void *bytes, size_t count, int root) {
     for (char *at = bytes; count > 0;) {
         int part = part_of(count);
         TRY(check(MPI_Bcast(at, part, MPI_BYTE, root, s->others), "MPI_Bcast"));
@@ -122,9 +134,13 @@ static enum status mpi_broadcast(struct communicator *c, void *bytes, size_t cou
     return ST_OK;
 }
 
+static enum status mpi_broadcast(struct communicator *c, void *bytes, size_t count, int root) {
+    watchdog_waits(true);
+    return waited(broadcast(c->state, bytes, count, root));
+}
+
 /* One message a rank cannot be longer than COUNT_MAX; longer ones go rank by rank. */
-static enum status mpi_allgather(struct communicator *c, const void *mine, void *all,
-                                 size_t count) {
+static enum status allgather(struct communicator *c, const void *mine, void *all, size_t count) {
     struct comm_mpi *s = c->state;
     if (count == 0)
         return ST_OK;
@@ -134,13 +150,20 @@ static enum status mpi_allgather(struct communicator *c, const void *mine, void 
             "MPI_Allgather");
     memcpy((char *)all + (size_t)c->rank * count, mine, count);
     for (int rank = 0; rank < c->size; rank++)
-        TRY(mpi_broadcast(c, (char *)all + (size_t)rank * count, count, rank));
+        TRY(broadcast(s, (char *)all + (size_t)rank * count, count, rank));
     return ST_OK;
+}
+
+static enum status mpi_allgather(struct communicator *c, const void *mine, void *all,
+                                 size_t count) {
+    watchdog_waits(true);
+    return waited(allgather(c, mine, all, count));
 }
 
 static enum status mpi_barrier(struct communicator *c) {
     struct comm_mpi *s = c->state;
-    return check(MPI_Barrier(s->others), "MPI_Barrier");
+    watchdog_waits(true);
+    return waited(check(MPI_Barrier(s->others), "MPI_Barrier"));
 }
 
 /* ---- mapped memory ---- */

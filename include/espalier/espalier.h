@@ -40,5 +40,6 @@
 #include <espalier/survivors.h>
 #include <espalier/threads.h>
 #include <espalier/trainer.h>
+#include <espalier/watchdog.h>
 
 #endif

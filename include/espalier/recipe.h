@@ -51,7 +51,8 @@ struct train_settings {
     int steps; /* stop after so many updates; 0: epochs alone decide */
     int batch; /* the global batch */
     uint64_t seed;
-    int threads;       /* of each rank; 0: its share of the cores */
+    int threads; /* of each rank; 0: its share of the cores */
+    double hang_seconds;
     bool reproducible; /* on any number of ranks */
     int log_every;     /* updates that one `step` event covers */
     double l1, l2;     /* of the weights, added to the loss: l1 sum |w| + l2 / 2 sum w^2 */

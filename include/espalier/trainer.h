@@ -5,12 +5,15 @@
 #include <espalier/communicator.h>
 #include <espalier/dataset.h>
 #include <espalier/recipe.h>
+#include <espalier/watchdog.h>
 #include <stdbool.h>
 
 struct trainer_options {
     const char *run_dir;
     bool resume; /* go on from the newest checkpoint, if there is one */
     bool quiet;
+    /* When a rank has not moved for train.hang_seconds; called on its watchdog's thread. */
+    struct watchdog_alarm alarm;
 };
 
 /** Train the recipe's network and leave the results in the run directory; rank 0 writes.

@@ -5,6 +5,7 @@
 #include <espalier/trainer.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 enum { RUN_DIR_MAX = 2048 };
 
@@ -49,13 +50,26 @@ static enum status choose_run_dir(struct communicator *communicator,
     return communicator->broadcast(communicator, run_dir, RUN_DIR_MAX, 0);
 }
 
+/* The main thread will not come back to say it. */
+static void end_hanging(void *context, bool waits, double seconds) {
+    struct communicator *communicator = context;
+    fprintf(stderr,
+            waits ? "espalier: rank %d has waited %.0f s for another rank, which must have stopped "
+                    "(train.hang_seconds)\n"
+                  : "espalier: rank %d hangs: nothing has moved for %.0f s (train.hang_seconds)\n",
+            communicator->rank, seconds);
+    communicator->abort(communicator, 1);
+    _exit(1);
+}
+
 static enum status run(struct communicator *communicator, int argc, char **argv) {
     struct arguments arguments = {.run_dir = NULL};
     char run_dir[RUN_DIR_MAX] = "";
     enum status status = communicator_agree(communicator, read_arguments(argc, argv, &arguments));
     if (status == ST_OK)
         status = choose_run_dir(communicator, &arguments, run_dir);
-    const struct trainer_options options = {run_dir, arguments.resume, arguments.quiet};
+    const struct trainer_options options = {
+        run_dir, arguments.resume, arguments.quiet, {end_hanging, communicator}};
     if (status == ST_OK)
         status = trainer_run(&arguments.recipe, communicator, &options);
     if (status == ST_OK && communicator->rank == 0)

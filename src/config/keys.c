@@ -47,6 +47,8 @@ const struct key recipe_keys[] = {
      .meaning = "threads of each rank; 0: its share of the cores"},
     {"train.reproducible", KEY_BOOLEAN, RECIPE(train.reproducible),
      .meaning = "the same bits on any number of ranks; slower"},
+    {"train.hang_seconds", KEY_REAL, RECIPE(train.hang_seconds), .real = {600, CLOSED(0, 1e9)},
+     .harmless = true, .meaning = "end the run when a rank has not moved for so long; 0: wait"},
     {"train.log_every", KEY_INTEGER, RECIPE(train.log_every), .integer = {50, 1, INT_MAX},
      .harmless = true, .meaning = "updates that one step event covers"},
     {"train.optimizer", KEY_KIND, RECIPE(train.optimizer.kind), .kinds = optimizer_names,

@@ -1,5 +1,6 @@
 #include "exact.h"
 #include <espalier/evaluate.h>
+#include <espalier/watchdog.h>
 
 #include <stdlib.h>
 #include <string.h>
@@ -125,6 +126,7 @@ static enum status evaluate_shard(struct evaluator *evaluator, const struct devi
         const struct slice pass = dataset_batch(data->count, most, i);
         TRY(evaluate_batch(evaluator, data, host, pass.begin, (int)pass.count, confusion));
         TRY(take_sums(evaluator, sums));
+        watchdog_beat();
     }
     return ST_OK;
 }

@@ -1,4 +1,5 @@
 #include <espalier/sharing.h>
+#include <espalier/watchdog.h>
 
 #include <sched.h>
 #include <stdatomic.h>
@@ -69,8 +70,10 @@ void sharing_meet(struct sharing *s) {
     struct header *mine = s->maps[s->communicator->rank];
     s->meetings++;
     atomic_store_explicit(&mine->meetings, s->meetings, memory_order_release);
+    watchdog_waits(true);
     for (int rank = 0; rank < s->communicator->size; rank++)
         wait_for(s->maps[rank], s->meetings);
+    watchdog_waits(false);
 }
 
 void sharing_wish(const struct sharing *s, const float *wishes, int count) {

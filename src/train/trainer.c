@@ -100,6 +100,7 @@ static enum status update(struct trainer *t, struct slice window) {
     t->replica.requests[REQUEST_STOP] = interrupt_pending();
     t->replica.requests[REQUEST_CHECKPOINT] = due && t->communicator->rank == 0;
     TRY(replica_update(&t->replica, window));
+    watchdog_beat();
     t->state.since_event += window.count;
     t->state.position += window.count;
     t->state.images += window.count;
@@ -180,6 +181,7 @@ static enum status run(struct trainer *t) {
     TRY(prepare(t, &finished));
     if (finished)
         return ST_OK;
+    TRY(watchdog_start(t->recipe.train.hang_seconds, t->options->alarm));
     TRY(train(t));
     TRY(pruner_compare_replicas(&t->pruner, t->replica.step));
     return communicator_agree(t->communicator, trainer_write_results(t));
@@ -191,6 +193,7 @@ enum status trainer_run(const struct recipe *recipe, struct communicator *commun
     progress_begin(&t.progress, stderr, options->quiet || communicator->rank != 0);
     interrupt_catch();
     enum status status = run(&t);
+    watchdog_stop();
     interrupt_release();
     enum status closed = event_log_close(&t.log);
     if (status == ST_OK)

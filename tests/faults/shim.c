@@ -11,7 +11,8 @@
  *   ENOSPC    it and every later write and open fails, half of this write is made
  *   EROFS     it and every later call fails
  *
- * With $FAULT_CLOCK every look at the wall clock finds it somewhere else, days away. */
+ * With $FAULT_HANG the process hangs in what it computes next after SIGUSR2. With $FAULT_CLOCK
+ * every look at the wall clock finds it somewhere else, days away. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -170,6 +171,28 @@ int mkdir(const char *path, mode_t mode) {
     if (is_below(path))
         FAIL_IF_FAULT("mkdir", true);
     return real(path, mode);
+}
+
+/* ---- hanging ---- */
+
+static volatile sig_atomic_t hangs;
+
+static void hang_later(int number) {
+    (void)number;
+    hangs = 1;
+}
+
+__attribute__((constructor)) static void prepare_to_hang(void) {
+    if (getenv("FAULT_HANG") != NULL)
+        signal(SIGUSR2, hang_later);
+}
+
+/* How a thread enters a parallel region of OpenMP. */
+void GOMP_parallel(void (*function)(void *), void *data, unsigned threads, unsigned flags) {
+    REAL(void, GOMP_parallel, void (*)(void *), void *, unsigned, unsigned);
+    while (hangs)
+        pause();
+    real(function, data, threads, flags);
 }
 
 /* ---- the clock ---- */

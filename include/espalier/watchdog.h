@@ -1,0 +1,30 @@
+/* watchdog.h - notices when the process gets nowhere.
+ *
+ * A thread of its own looks now and then whether the main thread has moved. It counts its own
+ * looks, not the clock's seconds: a process that was suspended, and goes on, has not hung. The
+ * process has one; nothing here is collective. */
+#ifndef ESPALIER_WATCHDOG_H
+#define ESPALIER_WATCHDOG_H
+
+#include <espalier/status.h>
+#include <stdbool.h>
+
+/** Called by the watchdog's thread, once. `waits`: the main thread waits for other ranks, so that
+ * one of them must be what hangs. */
+struct watchdog_alarm {
+    void (*call)(void *context, bool waits, double seconds);
+    void *context;
+};
+
+/** Watch from now on; sound the alarm when the main thread has not moved for `seconds`, or for
+ * twice as long where it waits: whoever hangs is to say so first. 0: do nothing. */
+enum status watchdog_start(double seconds, struct watchdog_alarm alarm);
+void watchdog_stop(void); /* legal when nothing was started */
+
+/** The main thread has moved. */
+void watchdog_beat(void);
+
+/** The main thread begins, or ends, to wait for other ranks; it has moved, too. */
+void watchdog_waits(bool waits);
+
+#endif

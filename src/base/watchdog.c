@@ -1,0 +1,103 @@
+#include <espalier/watchdog.h>
+
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdint.h>
+#include <time.h>
+
+enum { LOOKS = 8 }; /* in the time after which the alarm sounds */
+static const double longest_pause = 1;
+
+static _Atomic uint64_t moves;
+static _Atomic bool waiting;
+
+static struct {
+    bool runs, stops;
+    pthread_t thread;
+    pthread_mutex_t mutex;
+    pthread_cond_t stopped;
+    double seconds, pause;
+    struct watchdog_alarm alarm;
+} dog = {.mutex = PTHREAD_MUTEX_INITIALIZER};
+
+void watchdog_beat(void) {
+    atomic_fetch_add_explicit(&moves, 1, memory_order_relaxed);
+}
+
+void watchdog_waits(bool waits) {
+    atomic_store_explicit(&waiting, waits, memory_order_relaxed);
+    watchdog_beat();
+}
+
+/* True when it is time to stop. */
+static bool sleep_once(void) {
+    struct timespec until;
+    clock_gettime(CLOCK_MONOTONIC, &until);
+    const double whole = (double)(int64_t)dog.pause;
+    until.tv_sec += (time_t)whole;
+    until.tv_nsec += (long)((dog.pause - whole) * 1e9);
+    if (until.tv_nsec >= 1000000000) {
+        until.tv_sec++;
+        until.tv_nsec -= 1000000000;
+    }
+    pthread_mutex_lock(&dog.mutex);
+    if (!dog.stops)
+        pthread_cond_timedwait(&dog.stopped, &dog.mutex, &until);
+    const bool stops = dog.stops;
+    pthread_mutex_unlock(&dog.mutex);
+    return stops;
+}
+
+static void *watch(void *nothing) {
+    uint64_t seen = atomic_load(&moves);
+    double still = 0;
+    while (!sleep_once()) {
+        const uint64_t now = atomic_load(&moves);
+        const bool waits = atomic_load(&waiting);
+        still = now == seen ? still + dog.pause : 0;
+        seen = now;
+        if (still < (waits ? 2 : 1) * dog.seconds)
+            continue;
+        dog.alarm.call(dog.alarm.context, waits, still);
+        break;
+    }
+    return nothing;
+}
+
+static int start_thread(void) {
+    pthread_condattr_t attributes;
+    pthread_condattr_init(&attributes);
+    pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
+    pthread_cond_init(&dog.stopped, &attributes);
+    pthread_condattr_destroy(&attributes);
+    sigset_t all, before; /* signals are for the main thread */
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    const int failed = pthread_create(&dog.thread, NULL, watch, NULL);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    return failed;
+}
+
+enum status watchdog_start(double seconds, struct watchdog_alarm alarm) {
+    if (seconds <= 0)
+        return ST_OK;
+    dog.seconds = seconds;
+    dog.pause = seconds / LOOKS < longest_pause ? seconds / LOOKS : longest_pause;
+    dog.alarm = alarm;
+    dog.stops = false;
+    dog.runs = start_thread() == 0;
+    return dog.runs ? ST_OK : status_fail(ST_UNAVAILABLE, "cannot start a thread for the watchdog");
+}
+
+void watchdog_stop(void) {
+    if (!dog.runs)
+        return;
+    pthread_mutex_lock(&dog.mutex);
+    dog.stops = true;
+    pthread_cond_signal(&dog.stopped);
+    pthread_mutex_unlock(&dog.mutex);
+    pthread_join(dog.thread, NULL);
+    pthread_cond_destroy(&dog.stopped);
+    dog.runs = false;
+}

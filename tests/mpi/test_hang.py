@@ -1,0 +1,51 @@
+"""A rank that hangs is named, and all end."""
+
+import os
+import signal
+
+from program import environment
+from resuming import SETTINGS, ResumeTest, ranks_of
+
+# Long beside an update even on a busy machine; the run itself would go on for minutes.
+SLOW = SETTINGS + ["train.epochs=100000", "train.hang_seconds=4", "checkpoint.every=50",
+                   "data.validation=0"]
+
+
+class Hang(ResumeTest):
+    def hang(self, ranks, victim, number, *settings):
+        env = environment(LD_PRELOAD=os.environ["FAULT_SHIM"], FAULT_HANG="1")
+        process = self.start("run", SLOW + list(settings), "--quiet", ranks=ranks, env=env)
+        self.assertTrue(self.wait_for_updates(process, "run", 10))
+        pids = ranks_of(process) if ranks > 1 else [process.pid]
+        self.assertEqual(len(pids), ranks)
+        os.kill(pids[victim], number)
+        err = self.finish(process, 1)
+        return [line for line in err.splitlines() if line.startswith("espalier: ")]
+
+    def test_in_compute_on_one_rank(self):
+        (message,) = self.hang(1, 0, signal.SIGUSR2)
+        self.assertIn("rank 0 hangs: nothing has moved for", message)
+
+    def test_in_compute_on_the_second_of_2(self):
+        (message,) = self.hang(2, 1, signal.SIGUSR2)
+        self.assertIn("rank 1 hangs: nothing has moved for", message)
+
+    def test_without_shared_memory_on_the_first_of_3(self):
+        os.environ["ESPALIER_SHARED_MEMORY"] = "0"
+        self.addCleanup(os.environ.pop, "ESPALIER_SHARED_MEMORY")
+        (message,) = self.hang(3, 0, signal.SIGUSR2)
+        self.assertIn("rank 0 hangs: nothing has moved for", message)
+
+    def test_stopped_process(self):
+        """Its own watchdog is stopped with it: those who wait for it end the run."""
+        messages = self.hang(2, 1, signal.SIGSTOP)
+        self.assertIn("rank 0 has waited", messages[0])
+
+    def test_suspended_and_continued(self):
+        """Time that the process was not running does not count."""
+        process = self.start("run", SETTINGS + ["train.hang_seconds=1.5"])
+        self.assertTrue(self.wait_for_updates(process, "run", 10))
+        process.send_signal(signal.SIGSTOP)
+        self.assertRaises(Exception, process.wait, timeout=4)
+        process.send_signal(signal.SIGCONT)
+        self.finish(process)
