@@ -14,6 +14,19 @@ recipe_path() {
     return 2
 }
 
+# Make a directory BASE-TIME that nobody else has, and say its name: two may begin in one second.
+new_directory() {
+    local first name n
+    first=$1-$(date +%Y%m%d-%H%M%S)
+    name=$first
+    mkdir -p "$(dirname "$name")"
+    for ((n = 2; ; n++)); do
+        mkdir "$name" 2>/dev/null && echo "$name" && return
+        [ -e "$name" ] || mkdir "$name" || return
+        name=$first-$n
+    done
+}
+
 # ---- under Slurm ----
 
 TO_BE_RESUMED=75 # espalier's exit code after a checkpoint on request

@@ -84,7 +84,7 @@ if [ "$ranks" -gt 1 ]; then
     [ "$(id -u)" -ne 0 ] || export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
 fi
 
-results="results/runs/local-$(date +%Y%m%d-%H%M%S)"
+results=$(new_directory results/runs/local)
 run_dirs=()
 for recipe in "${recipes[@]}"; do
     name=$(basename "$recipe" .cfg)

@@ -51,7 +51,7 @@ class Killed(ResumeTest):
         self.assert_same_run("whole", "killed")
 
     def test_killed_at_a_time_interval(self):
-        settings = SETTINGS + ["checkpoint.every=0", "checkpoint.seconds=0.01"]
+        settings = SETTINGS + ["checkpoint.every=0", "checkpoint.seconds=0.0001"]
         self.train(SMOOTH, "whole", settings)
         self.assertGreater(len(read_events(self.path("whole"), "checkpoint")), 3)
         self.kill_and_resume("killed", settings, kill, 4)
