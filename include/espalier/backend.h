@@ -134,6 +134,20 @@ struct update_args {
     uint64_t step; /* 1 for the first update: Adam's bias correction */
 };
 
+/** What differs between two steps of training that queue the same calls. */
+struct step_values {
+    uint32_t update;         /* block_pass.update */
+    float learning_rate;     /* update_args.learning_rate */
+    uint64_t optimizer_step; /* update_args.step */
+};
+
+/** A step of training: calls that only queue work. */
+struct step_work {
+    uint64_t key; /* steps of one key make the same calls, but for the step_values */
+    enum status (*call)(void *context);
+    void *context;
+};
+
 struct backend {
     const char *name;
     int threads;      /* that it computes with */
@@ -148,6 +162,17 @@ struct backend {
     enum status (*clear)(struct backend *, void *device, size_t bytes); /* to zero */
     enum status (*copy)(struct backend *, void *to, const void *from, size_t bytes);
     enum status (*synchronise)(struct backend *);
+
+    /* ---- steps ---- */
+    /** Perform a step, or replay what an earlier one of its key queued. Where call() sets an
+     *  argument that `values` has, it sets it to that; a backend takes it from `values`, which it
+     *  copies. Nothing in call() may wait, download, upload, allocate or release. Between steps of
+     *  a key, what the plans have been told (survivors, pointers) must not change:
+     *  `forget_steps`. A step that fails leaves the results undefined. */
+    enum status (*run_step)(struct backend *, const struct step_values *values,
+                            const struct step_work *work);
+    /** From now on every key is a new one. */
+    void (*forget_steps)(struct backend *);
 
     /* ---- data ---- */
     /** out[i][p] = images[ids[i]][p] / 255, as float: one rounding of the quotient.

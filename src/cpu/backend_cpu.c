@@ -37,6 +37,17 @@ static enum status cpu_synchronise(struct backend *backend) {
     return ST_OK;
 }
 
+static enum status cpu_run_step(struct backend *backend, const struct step_values *values,
+                                const struct step_work *work) {
+    (void)backend;
+    (void)values; /* the calls' arguments have them */
+    return work->call(work->context);
+}
+
+static void cpu_forget_steps(struct backend *backend) {
+    (void)backend;
+}
+
 static void cpu_destroy(struct backend *backend) {
     free(backend);
 }
@@ -51,6 +62,8 @@ static const struct backend table = {
     .clear = cpu_clear,
     .copy = cpu_copy,
     .synchronise = cpu_synchronise,
+    .run_step = cpu_run_step,
+    .forget_steps = cpu_forget_steps,
     .gather_batch = cpu_gather_batch,
     .block_plan_create = cpu_block_plan_create,
     .block_plan_destroy = cpu_block_plan_destroy,

@@ -58,6 +58,17 @@ static enum status reference_synchronise(struct backend *b) {
     return ST_OK;
 }
 
+static enum status reference_run_step(struct backend *b, const struct step_values *values,
+                                      const struct step_work *work) {
+    (void)b;
+    (void)values;
+    return work->call(work->context);
+}
+
+static void reference_forget_steps(struct backend *b) {
+    (void)b;
+}
+
 /* ---- data ---- */
 
 static enum status reference_gather_batch(struct backend *b, const uint8_t *images, size_t pixels,
@@ -446,6 +457,8 @@ enum status backend_reference_create(struct backend **backend) {
                                  .clear = reference_clear,
                                  .copy = reference_upload,
                                  .synchronise = reference_synchronise,
+                                 .run_step = reference_run_step,
+                                 .forget_steps = reference_forget_steps,
                                  .gather_batch = reference_gather_batch,
                                  .block_plan_create = reference_block_plan_create,
                                  .block_plan_destroy = reference_block_plan_destroy,
