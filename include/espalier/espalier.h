@@ -36,6 +36,7 @@
 #include <espalier/schedule.h>
 #include <espalier/shape.h>
 #include <espalier/sharing.h>
+#include <espalier/sparse_model.h>
 #include <espalier/status.h>
 #include <espalier/survivors.h>
 #include <espalier/threads.h>

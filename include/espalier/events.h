@@ -43,13 +43,18 @@ struct step_event {
     int64_t step; /* updates done */
     int epoch;    /* 1 is the first */
     double loss, accuracy, images_per_second;
-    size_t allreduce_bytes; /* of one step */
+    size_t allreduce_bytes, optimizer_bytes; /* of one step; of the optimizer's state */
 };
 enum status event_step(struct event_log *log, const struct step_event *event);
 
-/** After pruning: survivors of each weight in the network, and in all. */
-enum status event_prune(struct event_log *log, int64_t step, const struct network *network,
-                        double seconds_event);
+/** After pruning: survivors of each weight in the network, and in all, as counts and as bytes. */
+struct prune_event {
+    int64_t step;
+    size_t allreduce_bytes, optimizer_bytes; /* from now on */
+    double seconds_event;
+};
+enum status event_prune(struct event_log *log, const struct prune_event *event,
+                        const struct network *network);
 
 struct epoch_event {
     int epoch;

@@ -22,6 +22,12 @@ enum status optimizer_create(struct network *network, const struct train_setting
                              struct optimizer *optimizer);
 void optimizer_destroy(struct optimizer *optimizer); /* legal on a zeroed optimizer */
 
+/** Bytes of all states: of the values parallel to beta, 0 for an optimizer without state. */
+size_t optimizer_bytes(const struct optimizer *optimizer);
+
+/** The same for an optimizer of these settings beside `count` values. */
+size_t optimizer_settings_bytes(const struct optimizer_settings *settings, size_t count);
+
 /** Begin an update: those parts of beta that optimizer_update takes belong to one step. */
 void optimizer_begin(struct optimizer *optimizer);
 

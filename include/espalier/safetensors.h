@@ -16,6 +16,7 @@ enum { SAFETENSORS_DIMENSIONS_MAX = 8 };
 #define SAFETENSORS_TYPES(X)                                                                       \
     X(SAFETENSORS_F32, "F32", 4)                                                                   \
     X(SAFETENSORS_F64, "F64", 8)                                                                   \
+    X(SAFETENSORS_I32, "I32", 4)                                                                   \
     X(SAFETENSORS_I64, "I64", 8)                                                                   \
     X(SAFETENSORS_U8, "U8", 1)
 

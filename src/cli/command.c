@@ -3,9 +3,9 @@
 #include <errno.h>
 #include <string.h>
 
-const struct command *const commands[] = {
-    &command_train, &command_evaluate, &command_inspect, &command_data,
-    &command_bench, &command_report,   &command_fsa,     NULL};
+const struct command *const commands[] = {&command_train,  &command_evaluate, &command_inspect,
+                                          &command_export, &command_data,     &command_bench,
+                                          &command_report, &command_fsa,      NULL};
 
 enum status command_one_argument(const struct command *command, int argc, char **argv,
                                  const char **value) {

@@ -17,8 +17,8 @@ struct command {
     enum status (*run)(struct communicator *communicator, int argc, char **argv);
 };
 
-extern const struct command command_train, command_evaluate, command_inspect, command_data,
-    command_bench, command_report, command_fsa;
+extern const struct command command_train, command_evaluate, command_inspect, command_export,
+    command_data, command_bench, command_report, command_fsa;
 
 /** All commands, NULL-terminated, in the order in which --help lists them. */
 extern const struct command *const commands[];

@@ -2,6 +2,7 @@
 #include "command.h"
 
 #include <espalier/model.h>
+#include <espalier/optimizer.h>
 #include <inttypes.h>
 #include <stdbool.h>
 #include <string.h>
@@ -72,7 +73,7 @@ static int wider(int width, const char *text) {
     return (int)strlen(text) > width ? (int)strlen(text) : width;
 }
 
-static void print_table(const struct safetensors *file) {
+static struct totals print_table(const struct safetensors *file) {
     int name_width = NAME_WIDTH_MIN, shape_width = SHAPE_WIDTH_MIN;
     char shape[SHAPE_SIZE];
     for (int i = 0; i < file->tensors_count; i++) {
@@ -88,6 +89,24 @@ static void print_table(const struct safetensors *file) {
     print_counts(totals.connections, totals.survivors, totals.bytes);
     printf("\n%" PRIu64 " biases beside the connections; bytes are those of the dense tensors\n",
            totals.biases);
+    printf("survivors: %" PRIu64 " bytes of values\n", totals.survivors * sizeof(float));
+    return totals;
+}
+
+/* What one update would carry and keep, were the model trained on. ST_INPUT and a message that
+ * nobody needs where the file is no model of ours: then there is nothing to say. */
+static void print_training_bytes(const char *path, const struct totals *totals) {
+    struct model model;
+    if (model_read(path, &model) != ST_OK)
+        return;
+    const bool masked = model.recipe.prune.deletion == DELETION_MASK;
+    const uint64_t stored = totals->biases + (masked ? totals->connections : totals->survivors);
+    const struct optimizer_settings *settings = &model.recipe.train.optimizer;
+    printf("trained on: %" PRIu64 " bytes all-reduced per update, %zu bytes of optimizer state "
+           "(%s)\n",
+           stored * sizeof(float), optimizer_settings_bytes(settings, stored),
+           optimizer_names[settings->kind]);
+    model_destroy(&model);
 }
 
 static void print_heading(const char *path, const struct safetensors *file) {
@@ -108,8 +127,9 @@ static enum status inspect(const char *model) {
     TRY(model_path(model, path, sizeof path));
     TRY(safetensors_read(path, &file));
     print_heading(path, &file);
-    print_table(&file);
+    const struct totals totals = print_table(&file);
     safetensors_destroy(&file);
+    print_training_bytes(path, &totals);
     return command_flush_output();
 }
 

@@ -130,6 +130,7 @@ enum status event_step(struct event_log *log, const struct step_event *event) {
     put_real(&object, "accuracy", event->accuracy);
     put_real(&object, "images_per_second", event->images_per_second);
     put_unsigned(&object, "allreduce_bytes", event->allreduce_bytes);
+    put_unsigned(&object, "optimizer_bytes", event->optimizer_bytes);
     return event_write(log, &object);
 }
 
@@ -152,15 +153,19 @@ static void put_layers(struct object *object, const struct network *network) {
     }
 }
 
-enum status event_prune(struct event_log *log, int64_t step, const struct network *network,
-                        double seconds_event) {
+enum status event_prune(struct event_log *log, const struct prune_event *event,
+                        const struct network *network) {
     if (!log->is_open)
         return ST_OK;
     struct object object = event_begin(log, "prune");
-    put_signed(&object, "step", step);
-    put_real(&object, "seconds_event", seconds_event);
+    const size_t survivors = network_survivors(network);
+    put_signed(&object, "step", event->step);
+    put_real(&object, "seconds_event", event->seconds_event);
     put_unsigned(&object, "connections", network_connections(network));
-    put_unsigned(&object, "survivors", network_survivors(network));
+    put_unsigned(&object, "survivors", survivors);
+    put_unsigned(&object, "survivor_bytes", survivors * sizeof(float));
+    put_unsigned(&object, "allreduce_bytes", event->allreduce_bytes);
+    put_unsigned(&object, "optimizer_bytes", event->optimizer_bytes);
     put_layers(&object, network);
     return event_write(log, &object);
 }

@@ -55,7 +55,8 @@ enum status trainer_report_steps(struct trainer *t) {
                                      .loss = all.loss / samples,
                                      .accuracy = (double)all.correct / samples,
                                      .images_per_second = samples / (now - t->event_seconds),
-                                     .allreduce_bytes = t->replica.network->count * sizeof(float)};
+                                     .allreduce_bytes = t->replica.network->count * sizeof(float),
+                                     .optimizer_bytes = optimizer_bytes(&t->replica.optimizer)};
     enum status status = check_loss(t, event.loss);
     if (status == ST_OK)
         status = event_step(&t->log, &event);

@@ -13,6 +13,17 @@ static bool needs_state(const struct optimizer_settings *settings, int state) {
     return !plain && optimizer_state_names[settings->kind][state] != NULL;
 }
 
+size_t optimizer_settings_bytes(const struct optimizer_settings *settings, size_t count) {
+    size_t states = 0;
+    for (int i = 0; i < OPTIMIZER_STATES_MAX; i++)
+        states += needs_state(settings, i);
+    return states * count * sizeof(float);
+}
+
+size_t optimizer_bytes(const struct optimizer *optimizer) {
+    return optimizer_settings_bytes(&optimizer->settings->optimizer, optimizer->network->count);
+}
+
 enum status optimizer_create(struct network *network, const struct train_settings *settings,
                              struct optimizer *optimizer) {
     memset(optimizer, 0, sizeof *optimizer);

@@ -87,8 +87,11 @@ static enum status prune(struct trainer *t) {
     if (!pruned)
         return ST_OK;
     t->state.event = schedule_event(&t->pruner.schedule, t->replica.step);
-    TRY_TOGETHER(t->communicator, event_prune(&t->log, t->replica.step, t->replica.network,
-                                              monotonic_seconds() - begin));
+    const struct prune_event event = {.step = t->replica.step,
+                                      .allreduce_bytes = t->replica.network->count * sizeof(float),
+                                      .optimizer_bytes = optimizer_bytes(&t->replica.optimizer),
+                                      .seconds_event = monotonic_seconds() - begin};
+    TRY_TOGETHER(t->communicator, event_prune(&t->log, &event, t->replica.network));
     return ST_OK;
 }
 

@@ -92,13 +92,39 @@ class Experiment(ProgramTest):
                     self.assertTrue(0 <= value <= 1, event)
         self.assertEqual([e["step"] for e in read_events(run_dir, "step")], [3, 6, 9, 12, 15, 16])
 
-    def test_allreduced_bytes_shrink_with_the_survivors(self):
-        run_dir = self.train("ann_a", "run",
-                             SUBSET + ["prune.every=4", "prune.rate=0.1", "train.log_every=1"])
-        bytes_by_step = {e["step"]: e["allreduce_bytes"] for e in read_events(run_dir, "step")}
-        self.assertEqual(bytes_by_step[3], 4 * 600810)
+    def bytes_of(self, optimizer, deletion, states):
+        """Parameters of each event, from the bytes that it names: exactly as many as are stored."""
+        run_dir = self.train("ann_a", f"{optimizer}-{deletion}",
+                             SUBSET + ["prune.every=4", "prune.rate=0.1", "train.log_every=1",
+                                       f"prune.deletion={deletion}", *optimizer.split("+")])
+        for event in read_events(run_dir, "step") + read_events(run_dir, "prune"):
+            self.assertEqual(event["optimizer_bytes"], states * event["allreduce_bytes"])
+        for event in read_events(run_dir, "prune"):
+            self.assertEqual(event["survivor_bytes"], 4 * event["survivors"])
+            self.assertEqual(event["survivors"], sum(n["survivors"] for n in event["layers"]))
+        steps = {e["step"]: e["allreduce_bytes"] for e in read_events(run_dir, "step")}
+        prunes = {e["step"]: e["allreduce_bytes"] for e in read_events(run_dir, "prune")}
+        self.assertEqual(prunes, {s: steps[s] for s in (4, 8, 12, 16)})
+        return run_dir, steps
+
+    def test_bytes_shrink_with_the_survivors(self):
         removed = sum(round(4 * 0.1 * m) for m in (4608 * 128, 1280))
-        self.assertEqual(bytes_by_step[16], 4 * (600810 - removed))
+        for optimizer, states in (("train.optimizer=adadelta", 2), ("train.optimizer=adam", 2),
+                                  ("train.optimizer=sgd", 0),
+                                  ("train.optimizer=sgd+train.momentum=0.5", 1)):
+            run_dir, steps = self.bytes_of(optimizer, "delete", states)
+            self.assertEqual(steps[3], 4 * 600810)
+            self.assertEqual(steps[16], 4 * (600810 - removed))
+            told = self.run_ok("inspect", run_dir).out
+            self.assertIn(f"survivors: {4 * (600608 - removed)} bytes of values", told)
+            self.assertIn(f"trained on: {steps[16]} bytes all-reduced per update, "
+                          f"{states * steps[16]} bytes of optimizer state", told)
+
+    def test_bytes_stay_under_a_mask(self):
+        run_dir, steps = self.bytes_of("train.optimizer=adam", "mask", 2)
+        self.assertEqual(set(steps.values()), {4 * 600810})
+        self.assertIn(f"trained on: {4 * 600810} bytes all-reduced per update",
+                      self.run_ok("inspect", run_dir).out)
 
     def test_default_run_directory(self):
         result = self.run_ok("train", os.path.join(RECIPES, "logistic.cfg"), "-s",
@@ -119,7 +145,7 @@ class Experiment(ProgramTest):
 class Help(ProgramTest):
     def test_help_lists_the_commands(self):
         result = self.run_ok("--help")
-        for command in ("train", "evaluate", "inspect", "data", "bench", "report", "fsa"):
+        for command in ("train", "evaluate", "inspect", "export", "data", "bench", "report", "fsa"):
             self.assertIn(command, result.out)
             self.assertIn(f"usage: espalier {command}", self.run_ok(command, "--help").out)
 
@@ -133,5 +159,5 @@ class Help(ProgramTest):
 
     def test_what_is_not_built_is_not_listed(self):
         out = self.run_ok("--help").out + self.run_ok("train", "--help").out
-        for word in ("export",):
+        for word in ("onnx",):
             self.assertNotIn(word, out)

@@ -111,6 +111,29 @@ class Pruning(ProgramTest):
         self.masks_agree(["prune.layers=[conv1,dense1,dense2]"], 2, REGULARISED)
 
 
+class Masks(ProgramTest):
+    """With dense kernels, deleting connections and masking them is the same training."""
+
+    def same(self, recipe, settings, ranks):
+        runs = [self.train(recipe, kind, SUBSET + settings + [
+            "prune.sparse_below=0", f"prune.deletion={kind}"], ranks=ranks)
+            for kind in ("delete", "mask")]
+        told = [[(e["survivors"], e["layers"]) for e in read_events(r, "prune")] for r in runs]
+        self.assertEqual(told[0], told[1])
+        self.assertGreater(len(told[0]), 1)
+        self.assertEqual(*(summary(r)["weights_sha256"] for r in runs))
+        self.assertEqual(*([e["loss"] for e in read_events(r, "step")] for r in runs))
+
+    def test_poster_network(self):
+        self.same("ann_a", ["prune.every=4", "prune.rate=0.1"], 1)
+
+    def test_fsa_over_all_layers_on_2_ranks(self):
+        self.same("ann_a_global", ["prune.every=2", "train.steps=12", "prune.keep=0.1"], 2)
+
+    def test_momentum_on_2_ranks(self):
+        self.same("lenet_300_100", ["prune.every=2", "train.steps=16", "prune.rate=0.15"], 2)
+
+
 class Repeatability(ProgramTest):
     SETTINGS = SUBSET + ["train.steps=20", "prune.every=10", "network.dense1.units=24"]
 

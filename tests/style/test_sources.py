@@ -27,7 +27,7 @@ HEADERS = {
     "data": "dataset idx",
     "model": "initializer network",
     "prune": "break_even deletion prune quota schedule survivors",
-    "io": "checkpoint events model run_dir run_record safetensors",
+    "io": "checkpoint events model run_dir run_record safetensors sparse_model",
     "report": "report",
     "fsa": "fsa",
     "train": "evaluate optimizer replica sharing trainer",

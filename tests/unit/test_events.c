@@ -150,7 +150,7 @@ static void integers_are_written_whole(void **state) {
     assert_ok(event_start(&log, &recipe, &network, 1, UINT32_MAX, 0));
     read_bytes(log.path, text);
     assert_non_null(strstr(text, "\"step\":9223372036854775807,"));
-    assert_non_null(strstr(text, "\"allreduce_bytes\":18446744073709551615}"));
+    assert_non_null(strstr(text, "\"allreduce_bytes\":18446744073709551615,"));
     assert_non_null(strstr(text, "\"seed\":18446744073709551615,"));
     assert_non_null(strstr(text, "\"train_images\":4294967295,"));
     assert_ok(event_log_close(&log));
@@ -159,11 +159,15 @@ static void integers_are_written_whole(void **state) {
 static void prune_counts_each_layer(void **state) {
     struct event_log log;
     assert_ok(event_log_open(*state, 0, &log));
-    assert_ok(event_prune(&log, 50, &network, 0.25));
+    const struct prune_event pruned = {
+        .step = 50, .allreduce_bytes = 412, .optimizer_bytes = 824, .seconds_event = 0.25};
+    assert_ok(event_prune(&log, &pruned, &network));
     cJSON *event = last_event(&log, 1);
     assert_string_equal(text_of(event, "event"), "prune");
     assert_true(number(event, "step") == 50 && number(event, "seconds_event") == 0.25);
     assert_true(number(event, "connections") == 338 && number(event, "survivors") == 95);
+    assert_true(number(event, "survivor_bytes") == 380);
+    assert_true(number(event, "allreduce_bytes") == 412 && number(event, "optimizer_bytes") == 824);
     const cJSON *layers = cJSON_GetObjectItem(event, "layers");
     assert_int_equal(cJSON_GetArraySize(layers), 2);
     const cJSON *dense = cJSON_GetArrayItem(layers, 1);
@@ -262,7 +266,7 @@ static void closed_log_does_nothing(void **state) {
     const struct recipe recipe = make_recipe();
     assert_ok(event_start(&log, &recipe, &network, 1, 1, 1));
     assert_ok(event_step(&log, &(struct step_event){0}));
-    assert_ok(event_prune(&log, 1, &network, 0));
+    assert_ok(event_prune(&log, &(struct prune_event){.step = 1}, &network));
     assert_ok(event_epoch(&log, &(struct epoch_event){0}));
     assert_ok(event_end(&log, &SUMMARY));
     assert_ok(event_log_close(&log));

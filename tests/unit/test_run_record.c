@@ -33,7 +33,8 @@ static struct event_log begin_run(const char *dir) {
 
 static void write_prune(struct event_log *log, int64_t step, size_t left) {
     parameters[2].count = left;
-    assert_ok(event_prune(log, step, &network, 0.001));
+    assert_ok(
+        event_prune(log, &(struct prune_event){.step = step, .seconds_event = 0.001}, &network));
     parameters[2].count = 320;
 }
 

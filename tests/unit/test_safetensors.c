@@ -161,9 +161,9 @@ static const struct {
     {"{\"__metadata__\":{\"k\":\"1\",\"k\":\"2\"}}", 0, "header has the name k twice"},
     /* dtype */
     {"{\"a\":{\"dtype\":\"F16\",\"shape\":[2],\"data_offsets\":[0,4]}}", 4,
-     "tensor a: has dtype F16, only F32, F64, I64 and U8 are supported"},
+     "tensor a: has dtype F16, only F32, F64, I32, I64 and U8 are supported"},
     {"{\"a\":{\"dtype\":\"f32\",\"shape\":[1],\"data_offsets\":[0,4]}}", 4,
-     "tensor a: has dtype f32, only F32, F64, I64 and U8 are supported"},
+     "tensor a: has dtype f32, only F32, F64, I32, I64 and U8 are supported"},
     {"{\"a\":{\"dtype\":32,\"shape\":[1],\"data_offsets\":[0,4]}}", 4,
      "tensor a: dtype is not text"},
     /* shape */
