@@ -7,7 +7,7 @@
 
 static struct communicator *const c = &mpi_check_ranks;
 
-enum { IMAGES = 40, SIDE = 8, STEPS = 24, BATCH = 10, WEIGHTS_MAX = 1024, LAYERS = 3 };
+enum { IMAGES = 40, SIDE = 8, STEPS = 20, BATCH = 10, WEIGHTS_MAX = 1024, LAYERS = 3 };
 
 /* One side of the comparison. */
 struct side {
@@ -167,10 +167,13 @@ int main(int argc, char **argv) {
     };
     CHECK_OK(communicator_create(&argc, &argv, c));
     const struct dataset dataset = make_images();
+    /* All combinations on one rank; of several, which wait for each other, a sixth: every optimizer
+     * with every scope. */
     for (int o = 0; o < 7; o++)
         for (int s = SCHEDULE_NONE + 1; s < SCHEDULE_COUNT; s++)
             for (int k = 0; k < 4; k++)
-                train(optimizers[o], schedule_names[s], scopes[k], &dataset);
+                if (c->size == 1 || (o + s + k) % 6 == c->size)
+                    train(optimizers[o], schedule_names[s], scopes[k], &dataset);
     CHECK_OK(c->barrier(c));
     c->destroy(c);
     return 0;
