@@ -1,21 +1,25 @@
 /* Dense layers of which few connections are left. Samples are innermost: X^T and dZ^T lie in panels
  * [panels][inputs or units][samples of a panel], so that a connection multiplies a stretch of its
- * input's samples. Inputs are cut into blocks, whose stretches stay in the cache. */
+ * input's samples. Inputs are cut into blocks, whose stretches stay in the cache. A small X^T is
+ * kept for the backward pass; of a large one, which memory would be slower to bring back than it is
+ * to form, each block is formed where it is needed. */
 #include "sparse.h"
 
 #include <string.h>
 
-/* Floats of a panel at most; inputs in a chunk, units that tiles are multiples of. */
-enum { PANEL = 64, CHUNK = 64, UNITS = 16, GROUP = 16 };
+/* Floats of a panel at most; inputs in a chunk, units that tiles are multiples of, panels at a
+ * time. */
+enum { PANEL = 64, CHUNK = 64, UNITS = 16, GROUP = 16, PAIR = 2 };
 
-/* A block has so many inputs that a unit has this many connections to it; but its stretches take
- * no more than a part of the second cache. Weight gradients take several blocks at once. */
-enum { BLOCK_ENTRIES = 16, LEAST_BLOCK = 96, MOST_BLOCK = 768, CACHE_FLOATS = 131072 };
+/* A block has so many inputs that a unit has this many connections to it; but a pair of panels
+ * takes no more than a part of the second cache. */
+enum { BLOCK_ENTRIES = 16, LEAST_BLOCK = 128, MOST_BLOCK = 1024, KEPT_FLOATS = 262144 };
 
 struct sparse_dense {
     int inputs, units;
-    int panel, vectors;               /* samples and vectors of a stretch */
-    int tile;                         /* units that a thread takes at once */
+    int panel, vectors; /* samples and vectors of a stretch */
+    int tile;           /* units that a thread takes at once */
+    bool keeps_x;
     float *x, *dz;                    /* transposed, in panels */
     bool *used;                       /* [inputs / CHUNK]: which chunks have connections */
     int32_t *seen, *input, *reversed; /* the layout's */
@@ -42,16 +46,14 @@ static int panels_of(const struct sparse_dense *s, int samples) {
 
 static enum status allocate(struct block_plan *plan, struct sparse_dense *s) {
     const size_t samples = (size_t)panels_of(s, plan->max_samples) * (size_t)s->panel;
-    TRY(ARENA_ARRAY(plan->arena, samples * (size_t)s->inputs, &s->x));
+    TRY(ARENA_ARRAY(plan->arena, s->keeps_x ? samples * (size_t)s->inputs : 0, &s->x));
     TRY(ARENA_ARRAY(plan->arena, samples * (size_t)s->units, &s->dz));
     TRY(ARENA_ARRAY(plan->arena, (size_t)divide_up(s->inputs, CHUNK), &s->used));
     TRY(ARENA_ARRAY(plan->arena, (size_t)s->inputs, &s->seen));
     TRY(ARENA_ARRAY(plan->arena, (size_t)s->inputs, &s->input));
     TRY(ARENA_ARRAY(plan->arena, (size_t)s->inputs, &s->reversed)); /* zeros */
-    for (int j = 0; j < s->inputs; j++) {
-        s->seen[j] = j * s->panel;
+    for (int j = 0; j < s->inputs; j++)
         s->input[j] = j;
-    }
     return ST_OK;
 }
 
@@ -68,7 +70,8 @@ static enum status forward_create(struct block_plan *plan, size_t *scratch_float
     const int parts = divide_up(plan->threads, panels); /* of the units, to keep threads busy */
     s->tile = divide_up(divide_up(s->units, parts), UNITS) * UNITS;
     const int rows = s->tile > CHUNK ? s->tile : CHUNK;
-    *scratch_floats = (size_t)rows * (size_t)s->panel;
+    s->keeps_x = (size_t)panels * (size_t)s->panel * (size_t)s->inputs <= KEPT_FLOATS;
+    *scratch_floats = (size_t)(rows + (s->keeps_x ? 0 : PAIR * MOST_BLOCK)) * (size_t)s->panel;
     return allocate(plan, s);
 }
 
@@ -85,7 +88,8 @@ static int block_inputs(const struct sparse_dense *s, size_t count) {
     const int inputs = wanted < LEAST_BLOCK  ? LEAST_BLOCK
                        : wanted > MOST_BLOCK ? MOST_BLOCK
                                              : (int)wanted;
-    return divide_up(s->inputs, divide_up(s->inputs, inputs));
+    const int even = divide_up(s->inputs, divide_up(s->inputs, inputs));
+    return divide_up(even, CHUNK) * CHUNK;
 }
 
 static bool fits(const struct block_desc *desc) {
@@ -102,11 +106,14 @@ static enum status set_survivors(struct block_plan *plan, const struct block_sur
                                          .input = s->input,
                                          .reversed = s->reversed,
                                          .output_step = s->panel};
+    const int columns = block_inputs(s, survivors->count);
+    for (int j = 0; j < s->inputs; j++)
+        s->seen[j] = j % columns * s->panel;
     memset(s->used, 0, (size_t)divide_up(s->inputs, CHUNK) * sizeof *s->used);
     for (size_t e = 0; e < survivors->count; e++)
         s->used[survivors->indices[e] % (uint32_t)s->inputs / CHUNK] = true;
-    return sparse_matrix_create(plan->survivors_arena, &layout, survivors,
-                                block_inputs(s, survivors->count), !plan->first, &s->matrix);
+    return sparse_matrix_create(plan->survivors_arena, &layout, survivors, columns, !plan->first,
+                                &s->matrix);
 }
 
 /* ---- panels ---- */
@@ -123,16 +130,50 @@ static void fill_panel(const struct block_plan *plan, int rows, int columns, con
                (size_t)(s->panel - end) * sizeof *panel);
 }
 
-static void fill_x(const struct block_plan *plan, int samples, const float *x) {
+/* The panel of inputs `input` .. `end` - 1 that begins with sample `first`. */
+static void fill_inputs(const struct block_plan *plan, int first, int samples, int input, int end,
+                        const float *x, float *panel) {
     const struct sparse_dense *s = sparse_of(plan);
     const size_t inputs = (size_t)s->inputs;
-#pragma omp for collapse(2) schedule(static) nowait
+    const int rows = smaller(s->panel, samples - first);
+    x += (size_t)first * inputs;
+    for (int j = input; j < end; j += CHUNK) {
+        if (s->used[j / CHUNK])
+            fill_panel(plan, rows, smaller(CHUNK, end - j), x + j, inputs, 0, true,
+                       panel + (size_t)(j - input) * (size_t)s->panel);
+    }
+}
+
+static float *kept_x(const struct sparse_dense *s, int first, int input) {
+    return s->x + (size_t)first * (size_t)s->inputs + (size_t)input * (size_t)s->panel;
+}
+
+static void keep_x(const struct block_plan *plan, int samples, const float *x) {
+    const struct sparse_dense *s = sparse_of(plan);
+#pragma omp for collapse(2) schedule(static)
     for (int first = 0; first < samples; first += s->panel)
         for (int j = 0; j < s->inputs; j += CHUNK)
-            if (s->used[j / CHUNK])
-                fill_panel(plan, smaller(s->panel, samples - first), smaller(CHUNK, s->inputs - j),
-                           x + (size_t)first * inputs + j, inputs, 0, true,
-                           s->x + (size_t)first * inputs + (size_t)j * (size_t)s->panel);
+            fill_inputs(plan, first, samples, j, smaller(j + CHUNK, s->inputs), x,
+                        kept_x(s, first, j));
+}
+
+/* A block of X^T for as many samples as `count` panels have: kept, or formed in the scratch behind
+ * the tile. *step: from one panel to the next. */
+static const float *block_of_x(const struct block_plan *plan, int first, int count, int samples,
+                               int block, const float *x, size_t *step) {
+    const struct sparse_dense *s = sparse_of(plan);
+    const int input = block * s->matrix.block_columns;
+    const int end = smaller(input + s->matrix.block_columns, s->inputs);
+    if (s->keeps_x) {
+        *step = (size_t)s->inputs * (size_t)s->panel;
+        return kept_x(s, first, input);
+    }
+    const int rows = s->tile > CHUNK ? s->tile : CHUNK;
+    float *formed = plan_scratch(plan) + (size_t)rows * (size_t)s->panel;
+    *step = (size_t)s->matrix.block_columns * (size_t)s->panel;
+    for (int p = 0; p < count; p++)
+        fill_inputs(plan, first + p * s->panel, samples, input, end, x, formed + (size_t)p * *step);
+    return formed;
 }
 
 /* rows [count][panel] of the panel that begins with sample `first`, to out[samples][stride]. */
@@ -146,14 +187,15 @@ static void drain(const struct block_plan *plan, int count, int first, int sampl
 /* ---- forward ---- */
 
 static void forward_tile(const struct block_plan *plan, int samples, int first, int unit,
-                         float *z) {
+                         const float *x, float *z) {
     const struct sparse_dense *s = sparse_of(plan);
     const int count = smaller(s->tile, s->units - unit);
-    const float *x = s->x + (size_t)first * (size_t)s->inputs;
     for (int block = 0; block < s->matrix.blocks; block++) {
+        size_t step;
+        const float *seen = block_of_x(plan, first, 1, samples, block, x, &step);
         const struct survivor_rows rows =
             sparse_rows(&s->matrix, plan->weights, unit, count, block, block + 1);
-        plan->kernels->survivors->combine(&rows, x, s->vectors, block > 0, plan_scratch(plan),
+        plan->kernels->survivors->combine(&rows, seen, s->vectors, block > 0, plan_scratch(plan),
                                           (size_t)s->panel);
     }
     drain(plan, count, first, samples, z + unit, (size_t)s->units);
@@ -164,12 +206,12 @@ static void forward_run(struct block_plan *plan, const struct block_pass *pass, 
     const struct sparse_dense *s = sparse_of(plan);
 #pragma omp parallel num_threads(plan->threads)
     {
-        fill_x(plan, pass->samples, x);
-#pragma omp barrier
+        if (s->keeps_x)
+            keep_x(plan, pass->samples, x);
 #pragma omp for collapse(2) schedule(static)
         for (int first = 0; first < pass->samples; first += s->panel)
             for (int k = 0; k < s->units; k += s->tile)
-                forward_tile(plan, pass->samples, first, k, y);
+                forward_tile(plan, pass->samples, first, k, x, y);
 #pragma omp for schedule(static) nowait
         for (int i = 0; i < pass->samples; i++) {
             float *row = y + (size_t)i * (size_t)s->units;
@@ -210,29 +252,36 @@ static void clear_unused(const struct sparse_dense *s, float *dweights) {
         memset(dweights, 0, s->matrix.count * sizeof *dweights);
 }
 
+/* Units first .. end - 1 and one block, a pair of panels at a time. */
+static void weight_tile(const struct block_plan *plan, int samples, int block, int unit, int end,
+                        const struct backward_args *args) {
+    const struct sparse_dense *s = sparse_of(plan);
+    const size_t panel = (size_t)s->panel;
+    const struct survivor_rows rows =
+        sparse_rows(&s->matrix, NULL, unit, end - unit, block, block + 1);
+    for (int first = 0; first < samples; first += PAIR * s->panel) {
+        const int count = smaller(PAIR, panels_of(s, samples - first));
+        struct survivor_factors factors = {.left = s->dz + (size_t)first * (size_t)s->units +
+                                                   (size_t)unit * panel,
+                                           .row_step = panel,
+                                           .left_step = (size_t)s->units * panel,
+                                           .pieces = count,
+                                           .vectors = s->vectors};
+        factors.right =
+            block_of_x(plan, first, count, samples, block, args->x, &factors.right_step);
+        plan->kernels->survivors->correlate(&rows, &factors, first > 0, args->dweights);
+    }
+    poll_from_team(args->poll);
+}
+
 static void weight_gradient(const struct block_plan *plan, int samples,
                             const struct backward_args *args) {
     const struct sparse_dense *s = sparse_of(plan);
-    const struct sparse_matrix *m = &s->matrix;
-    const int panels = panels_of(s, samples), fit = CACHE_FLOATS / (panels * s->panel);
-    const int blocks = fit > m->block_columns ? fit / m->block_columns : 1; /* at once */
-    const size_t panel = (size_t)s->panel;
-    struct survivor_factors factors = {.right = s->x,
-                                       .row_step = panel,
-                                       .left_step = (size_t)s->units * panel,
-                                       .right_step = (size_t)s->inputs * panel,
-                                       .pieces = panels,
-                                       .vectors = s->vectors};
+    const int units = s->keeps_x ? UNITS : s->units; /* what is formed serves all of them */
 #pragma omp for collapse(2) schedule(dynamic) nowait
-    for (int block = 0; block < m->blocks; block += blocks)
-        for (int k = 0; k < s->units; k += UNITS) {
-            const struct survivor_rows rows =
-                sparse_rows(m, NULL, k, smaller(UNITS, s->units - k), block,
-                            smaller(block + blocks, m->blocks));
-            factors.left = s->dz + (size_t)k * panel;
-            plan->kernels->survivors->correlate(&rows, &factors, false, args->dweights);
-            poll_from_team(args->poll);
-        }
+    for (int block = 0; block < s->matrix.blocks; block++)
+        for (int k = 0; k < s->units; k += units)
+            weight_tile(plan, samples, block, k, smaller(k + units, s->units), args);
 }
 
 static void input_gradient(const struct block_plan *plan, int samples,

@@ -105,10 +105,30 @@ static void conv_exact(void **state) {
     hold_kind(BLOCK_CONV, hold_sparse_exact);
 }
 
+/* Inputs that no cache holds transposed, on more than two panels of samples. */
+static void large_dense_layers_exact(void **state) {
+    (void)state;
+    const struct block_case row = {.kind = BLOCK_DENSE,
+                                   .input = {12, 12, 32},
+                                   .units = 20,
+                                   .activation = ACTIVATION_RELU,
+                                   .pool = 1,
+                                   .dropout = 0.5F,
+                                   .samples = 150};
+    struct backend *backends[MOST_BACKENDS];
+    const int count = cpu_backends_with(NULL, backends);
+    hold_sparse_exact(backends, count, &row, left_0_1);
+    hold_sparse_exact(backends, count, &row, left_0_001);
+    hold_sparse_exact(backends, count, &row, channels_gone);
+    for (int i = 0; i < count; i++)
+        backends[i]->destroy(backends[i]);
+}
+
 int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(dense_within_bounds),
         cmocka_unit_test(dense_exact),
+        cmocka_unit_test(large_dense_layers_exact),
         cmocka_unit_test(conv_within_bounds),
         cmocka_unit_test(conv_exact),
     };
