@@ -1,5 +1,6 @@
 /* Whatever the optimizer, schedule, scope and number of ranks: what is pruned stays 0, and deleting
- * and masking keep the same connections; on one and two ranks with the same bits in all weights. */
+ * and masking keep the same connections; on one and two ranks with the same bits in all weights,
+ * where both compute in dense form. */
 #include "mpi_check.h"
 #include <espalier/prune.h>
 #include <espalier/replica.h>
