@@ -83,6 +83,10 @@ struct checkpoint_complaint {
 enum status checkpoint_load_newest(const char *run_dir, struct checkpoint_complaint complaint,
                                    char name[CHECKPOINT_NAME_MAX], void **bytes, size_t *count);
 
+/** The newest checkpoint of a run directory and the file's length, unread; the name is "" when
+ * there is none. */
+enum status checkpoint_newest(const char *run_dir, char name[CHECKPOINT_NAME_MAX], uint64_t *bytes);
+
 /** Remove all checkpoints but the `keep` newest and that of `best_step`, and what writers that were
  *  killed have left behind. */
 enum status checkpoint_drop_old(const char *run_dir, int keep, int64_t best_step);

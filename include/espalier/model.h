@@ -26,6 +26,9 @@ enum status model_write(const char *path, const struct network *network,
  *  else MODEL itself. ST_INPUT when it does not fit. */
 enum status model_path(const char *model, char *path, size_t size);
 
+/** ST_INPUT, naming `path` and a tensor, unless all tensors are F32. */
+enum status model_check_types(const char *path, const struct safetensors *file);
+
 /** Open MODEL: a .safetensors file, or a run directory that holds model.safetensors. ST_INPUT
  *  when it is neither, when the metadata that espalier writes is missing or unusable, or when a
  *  tensor of the recipe's network is missing or has another shape (ST_SHAPE for a recipe that is

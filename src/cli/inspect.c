@@ -1,6 +1,7 @@
 /* espalier inspect: what a model's file holds. */
 #include "command.h"
 
+#include <espalier/checkpoint.h>
 #include <espalier/model.h>
 #include <espalier/optimizer.h>
 #include <inttypes.h>
@@ -109,6 +110,16 @@ static void print_training_bytes(const char *path, const struct totals *totals) 
     model_destroy(&model);
 }
 
+/* What a run to be gone on with takes on disk. */
+static enum status print_checkpoint_bytes(const char *run_dir) {
+    char name[CHECKPOINT_NAME_MAX];
+    uint64_t bytes;
+    TRY(checkpoint_newest(run_dir, name, &bytes));
+    if (name[0] != '\0')
+        printf("%s: %" PRIu64 " bytes\n", name, bytes);
+    return ST_OK;
+}
+
 static void print_heading(const char *path, const struct safetensors *file) {
     static const char *const lines[][2] = {
         {"recipe", "espalier.name"}, {"input", "espalier.input"}, {"version", "espalier.version"}};
@@ -123,14 +134,20 @@ static void print_heading(const char *path, const struct safetensors *file) {
 
 static enum status inspect(const char *model) {
     char path[PATH_SIZE];
-    struct safetensors file;
+    struct safetensors file = {0};
+    enum status status;
     TRY(model_path(model, path, sizeof path));
-    TRY(safetensors_read(path, &file));
+    TRY_OUT(safetensors_read(path, &file));
+    TRY_OUT(model_check_types(path, &file));
     print_heading(path, &file);
     const struct totals totals = print_table(&file);
-    safetensors_destroy(&file);
     print_training_bytes(path, &totals);
-    return command_flush_output();
+    if (strcmp(path, model) != 0) /* MODEL is a run's directory */
+        TRY_OUT(print_checkpoint_bytes(model));
+    status = command_flush_output();
+out:
+    safetensors_destroy(&file);
+    return status;
 }
 
 /* One reader for all: the others wait in the agreement. */
@@ -145,7 +162,9 @@ const struct command command_inspect = {
     .name = "inspect",
     .usage = "espalier inspect MODEL",
     .summary = "show a model's layers: shape, connections, survivors, density, bytes",
-    .help = "MODEL is a run directory or any .safetensors file of F32 tensors. Survivors are the\n"
-            "values that are not zero; biases are never pruned and do not count as connections.\n",
+    .help =
+        "MODEL is a run directory or any .safetensors file of F32 tensors. Survivors are the\n"
+        "values that are not zero; biases are never pruned and do not count as connections. Of a\n"
+        "run's directory the bytes of the newest checkpoint are told too.\n",
     .run = run,
 };

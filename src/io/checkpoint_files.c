@@ -124,6 +124,26 @@ out:
     return status;
 }
 
+enum status checkpoint_newest(const char *run_dir, char name[CHECKPOINT_NAME_MAX],
+                              uint64_t *bytes) {
+    char path[FILE_PATH_MAX];
+    struct listing list;
+    struct stat information;
+    name[0] = '\0';
+    TRY(path_join(run_dir, CHECKPOINT_FOLDER, path));
+    TRY(list_checkpoints(path, &list));
+    const int64_t step = list.count > 0 ? list.steps[0] : -1;
+    free(list.steps);
+    if (step < 0)
+        return ST_OK;
+    checkpoint_name(step, name);
+    TRY(path_join(run_dir, name, path));
+    if (stat(path, &information) != 0)
+        FAIL(ST_IO, "cannot read %s: %s", path, strerror(errno));
+    *bytes = (uint64_t)information.st_size;
+    return ST_OK;
+}
+
 /* ---- dropping ---- */
 
 static enum status drop(const char *folder, const char *entry) {

@@ -125,12 +125,12 @@ static enum status parse_recipe(struct model *model) {
 }
 
 /* What counts on a model's tensors reads them as floats. */
-static enum status check_types(const struct model *model) {
-    for (int i = 0; i < model->file.tensors_count; i++) {
-        const struct safetensor *tensor = &model->file.tensors[i];
+enum status model_check_types(const char *path, const struct safetensors *file) {
+    for (int i = 0; i < file->tensors_count; i++) {
+        const struct safetensor *tensor = &file->tensors[i];
         if (tensor->type != SAFETENSORS_F32)
-            FAIL(ST_INPUT, "%s: tensor %s has dtype %s, a model has F32 alone", model->path,
-                 tensor->name, safetensors_type_names[tensor->type]);
+            FAIL(ST_INPUT, "%s: tensor %s has dtype %s, a model has F32 alone", path, tensor->name,
+                 safetensors_type_names[tensor->type]);
     }
     return ST_OK;
 }
@@ -187,7 +187,7 @@ enum status model_read(const char *path, struct model *model) {
     enum status status;
     TRY_OUT(model_path(path, model->path, sizeof model->path));
     TRY_OUT(safetensors_read(model->path, &model->file));
-    TRY_OUT(check_types(model));
+    TRY_OUT(model_check_types(model->path, &model->file));
     TRY_OUT(parse_input(model));
     TRY_OUT(parse_recipe(model));
     TRY_OUT(check_tensors(model));

@@ -1,9 +1,10 @@
 """The command line end to end on real MNIST: train, evaluate, inspect."""
 
 import hashlib
+import json
 import os
 
-from program import MNIST, RECIPES, ProgramTest, model, read_events, summary
+from program import MNIST, RECIPES, ProgramTest, model, read_events, run, summary
 
 SUBSET = ["data.train_limit=2000", "data.test_limit=1000", "train.epochs=1"]
 
@@ -92,10 +93,35 @@ class Experiment(ProgramTest):
                     self.assertTrue(0 <= value <= 1, event)
         self.assertEqual([e["step"] for e in read_events(run_dir, "step")], [3, 6, 9, 12, 15, 16])
 
+    def check_checkpoint(self, path, parameters, states):
+        """Values and states of as many parameters, a bit a connection; the rest is small."""
+        sizes = {"F32": 0, "U8": 0}
+        with open(path, "rb") as file:
+            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+        for name, entry in header.items():
+            if name.endswith(".weight.survivors") or entry.get("dtype") == "F32":
+                sizes[entry["dtype"]] += entry["data_offsets"][1] - entry["data_offsets"][0]
+        masks = sum(m // 8 for m in (288, 9216, 4608 * 128, 1280))
+        self.assertEqual(sizes, {"F32": 4 * (1 + states) * parameters, "U8": masks})
+        rest = os.path.getsize(path) - sum(sizes.values())
+        self.assertTrue(0 < rest < 16384, rest)
+
+    def check_checkpoints(self, run_dir, steps, states):
+        told = read_events(run_dir, "checkpoint")
+        self.assertEqual([e["step"] for e in told], [4, 8, 12, 16])
+        for event in told:
+            path = os.path.join(run_dir, event["file"])
+            self.assertEqual(event["bytes"], os.path.getsize(path))
+            self.check_checkpoint(path, steps[event["step"]] // 4, states)
+        self.assertIn(f"{told[-1]['file']}: {told[-1]['bytes']} bytes",
+                      self.run_ok("inspect", run_dir).out)
+        self.assert_refused(run("inspect", path), f"{path}: tensor ", "a model has F32 alone")
+
     def bytes_of(self, optimizer, deletion, states):
         """Parameters of each event, from the bytes that it names: exactly as many as are stored."""
         run_dir = self.train("ann_a", f"{optimizer}-{deletion}",
                              SUBSET + ["prune.every=4", "prune.rate=0.1", "train.log_every=1",
+                                       "checkpoint.every=4", "checkpoint.keep=4",
                                        f"prune.deletion={deletion}", *optimizer.split("+")])
         for event in read_events(run_dir, "step") + read_events(run_dir, "prune"):
             self.assertEqual(event["optimizer_bytes"], states * event["allreduce_bytes"])
@@ -105,6 +131,7 @@ class Experiment(ProgramTest):
         steps = {e["step"]: e["allreduce_bytes"] for e in read_events(run_dir, "step")}
         prunes = {e["step"]: e["allreduce_bytes"] for e in read_events(run_dir, "prune")}
         self.assertEqual(prunes, {s: steps[s] for s in (4, 8, 12, 16)})
+        self.check_checkpoints(run_dir, steps, states)
         return run_dir, steps
 
     def test_bytes_shrink_with_the_survivors(self):

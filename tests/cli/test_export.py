@@ -60,6 +60,9 @@ class Export(ProgramTest):
         self.assertEqual(densify(sparse), {n: (s, v) for n, (_, s, v) in model.items()})
         self.assertIn("espalier.sparse", metadata)
         self.assertEqual({k: v for k, v in metadata.items() if k != "espalier.sparse"}, original)
+        for command in ("inspect", "evaluate"): # which read dense models
+            result = run(command, self.path("sparse.safetensors"))
+            self.assert_refused(result, "tensor dense1.weight.", "a model has F32 alone")
 
     def test_types_and_order(self):
         run_dir = self.train("lenet_300_100", "run", SETTINGS + ["prune.keep=0.05", "prune.rate=0.5"])
