@@ -8,10 +8,10 @@ set -euo pipefail
 
 usage() {
     cat <<'EOF'
-usage: jobs/dependencies.sh [build|tests]
+usage: jobs/dependencies.sh [build|bench|tests]
 
-Checks for what espalier is built from (build, the default) and what its tests
-need besides (tests). On Debian and Ubuntu installs what is missing, as root or
+Checks for what espalier is built from (build, the default) and what its
+benchmarks or tests need besides (bench, tests). On Debian and Ubuntu installs what is missing, as root or
 with sudo; elsewhere names the missing packages and ends with exit code 1.
 EOF
 }
@@ -40,8 +40,12 @@ test_needs=(
     "libcmocka-dev has_library cmocka"
     "python3      has_command python3"
 )
-# For tests that are skipped without them.
+# For comparisons and tests that are skipped without them.
+bench_wants=(
+    "libopenblas-dev has_library openblas"
+)
 test_wants=(
+    "${bench_wants[@]}"
     "gcc-aarch64-linux-gnu has_command aarch64-linux-gnu-gcc"
     "libc6-dev-arm64-cross has_command aarch64-linux-gnu-gcc"
     "clang-14     has_clang"
@@ -85,6 +89,7 @@ install() {
 
 case "${1:-build}" in
 build) needs=("${build_needs[@]}") optional=() ;;
+bench) needs=("${build_needs[@]}") optional=("${bench_wants[@]}") ;;
 tests) needs=("${build_needs[@]}" "${test_needs[@]}") optional=("${test_wants[@]}") ;;
 --help | -h) usage && exit 0 ;;
 *) usage >&2 && exit 2 ;;
@@ -102,7 +107,7 @@ fi
 
 mapfile -t packages < <(missing_of "${needs[@]}")
 mapfile -t wants < <(missing_of "${optional[@]}")
-[ "${#wants[@]}" -eq 0 ] || echo "without ${wants[*]}: tests that need them are skipped" >&2
+[ "${#wants[@]}" -eq 0 ] || echo "without ${wants[*]}: what needs them is skipped" >&2
 if [ "${#packages[@]}" -gt 0 ]; then
     echo "missing (by their names in Debian and Ubuntu): ${packages[*]}" >&2
     echo "install them, then run this again" >&2

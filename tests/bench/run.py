@@ -142,6 +142,38 @@ def available_sets():
     return [isa for isa, needs in NEEDS.items() if needs <= flags]
 
 
+def machine(program):
+    """What a reader of the figures has to know of this machine."""
+    found = {
+        "processor": processor(),
+        "cores": os.cpu_count(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "espalier": version(program, "--version"),
+        "compiler": version("cc", "--version"),
+        "OpenBLAS": version("pkg-config", "--modversion", "openblas"),
+        "MPI": version("mpirun", "--version"),
+    }
+    return {key: value for key, value in found.items() if value is not None}
+
+
+def add_places(parser):
+    """Options for where things are; absolute_places completes them."""
+    parser.add_argument("--out", help="directory of the results (default: results/bench, with "
+                        "--quick results/runs/bench-quick)")
+    parser.add_argument("--build", default=os.path.join(SOURCE, "build"),
+                        help="directory of the build (default: build)")
+    parser.add_argument("--data", default=os.path.join(SOURCE, "data", "mnist"),
+                        help="directory of MNIST (default: data/mnist)")
+
+
+def absolute_places(options):
+    """Results of a quick run go where they are not taken for figures."""
+    options.out = options.out or os.path.join(
+        SOURCE, "results", *(("runs", "bench-quick") if options.quick else ("bench",)))
+    for name in ("out", "build", "data"):
+        setattr(options, name, os.path.abspath(getattr(options, name)))
+
+
 class Bench:
     def __init__(self, options):
         self.options = options
@@ -240,18 +272,11 @@ class Bench:
     def machine(self, measured):
         peers = [run for _, rounds in measured for r in rounds for name, run in r["runs"].items()
                  if name in PEERS]
-        found = {
-            "processor": processor(),
-            "cores": os.cpu_count(),
-            "system": f"{platform.system()} {platform.machine()}",
-            "espalier": version(self.program, "--version"),
-            "compiler": version("cc", "--version"),
-            "OpenBLAS": version("pkg-config", "--modversion", "openblas"),
-            "MPI": version("mpirun", "--version"),
-            "PyTorch": peers[0]["torch"] if peers else "not compared",
-            "PyTorch's OPENBLAS_CORETYPE": peers[0]["openblas_coretype"] if peers else None,
-        }
-        return {key: value for key, value in found.items() if value is not None}
+        found = machine(self.program)
+        found["PyTorch"] = peers[0]["torch"] if peers else "not compared"
+        if peers and peers[0]["openblas_coretype"] is not None:
+            found["PyTorch's OPENBLAS_CORETYPE"] = peers[0]["openblas_coretype"]
+        return found
 
 
 def find_torch():
@@ -293,12 +318,7 @@ def read_options():
     parser.add_argument("--only", action="append", choices=[c.name for c in CASES], metavar="CASE",
                         help=f"one of {', '.join(c.name for c in CASES)}; may be repeated")
     parser.add_argument("--no-peer", action="store_true", help="without PyTorch")
-    parser.add_argument("--out", help="directory of the results (default: results/bench, with "
-                        "--quick results/runs/bench-quick)")
-    parser.add_argument("--build", default=os.path.join(SOURCE, "build"),
-                        help="directory of the build (default: build)")
-    parser.add_argument("--data", default=os.path.join(SOURCE, "data", "mnist"),
-                        help="directory of MNIST (default: data/mnist)")
+    add_places(parser)
     options = parser.parse_args()
     options.rounds = options.rounds or (1 if options.quick else ROUNDS)
     sets = available_sets()
@@ -309,10 +329,7 @@ def read_options():
         parser.error(f"--isa {missing[0]}: this machine has {', '.join(sets)}")
     if options.rounds < 1:
         parser.error(f"--rounds {options.rounds}: expected 1 or more")
-    options.out = options.out or os.path.join(
-        SOURCE, "results", *(("runs", "bench-quick") if options.quick else ("bench",)))
-    for name in ("out", "build", "data"):
-        setattr(options, name, os.path.abspath(getattr(options, name)))
+    absolute_places(options)
     return options
 
 

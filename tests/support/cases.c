@@ -260,3 +260,27 @@ float *case_integers(uint64_t seed, uint32_t stream, size_t count) {
 uint32_t case_sample_id(int i) {
     return (uint32_t)((7919L * i + 12345L) % 60000);
 }
+
+struct case_inputs case_inputs_create(const struct block_desc *desc, int samples, uint64_t seed,
+                                      fill_values *fill) {
+    const size_t n = (size_t)samples;
+    struct case_inputs in = {.weights = fill(seed, 1, block_weights(desc)),
+                             .bias = fill(seed, 2, block_biases(desc)),
+                             .x = fill(seed, 3, n * shape_size(desc->input)),
+                             .dy = fill(seed, 4, n * shape_size(desc->output)),
+                             .ids = malloc((n + 1) * sizeof *in.ids)};
+    if (in.ids == NULL)
+        abort();
+    for (int i = 0; i < samples; i++)
+        in.ids[i] = case_sample_id(i);
+    return in;
+}
+
+void case_inputs_destroy(struct case_inputs *in) {
+    free(in->weights);
+    free(in->bias);
+    free(in->x);
+    free(in->dy);
+    free(in->ids);
+    free(in->left.indices);
+}

@@ -1,6 +1,7 @@
 /* cases.h - the one table of blocks that every backend is held against, and its inputs.
  *
- * Nothing here owns memory but what case_floats returns (freed by the caller). */
+ * Nothing here owns memory but what case_floats and its like return (freed by the caller), and
+ * case_inputs. */
 #ifndef ESPALIER_TESTS_CASES_H
 #define ESPALIER_TESTS_CASES_H
 
@@ -56,5 +57,23 @@ float *case_integers(uint64_t seed, uint32_t stream, size_t count);
 
 /** Distinct data-set indices, neither contiguous nor ascending: i -> (7919 i + 12345) mod 60000. */
 uint32_t case_sample_id(int i);
+
+typedef float *fill_values(uint64_t seed, uint32_t stream, size_t count);
+
+/** What a block is run on, host side. */
+struct case_inputs {
+    float *weights, *bias, *x, *dy;
+    uint32_t *ids;
+    struct block_left {
+        uint32_t *indices; /* of the weights that are left, NULL while all are */
+        size_t count;
+    } left;
+};
+
+/** Inputs for `samples` samples of a block, each array from its own stream; all weights are left.
+ */
+struct case_inputs case_inputs_create(const struct block_desc *desc, int samples, uint64_t seed,
+                                      fill_values *fill);
+void case_inputs_destroy(struct case_inputs *in);
 
 #endif

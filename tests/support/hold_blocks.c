@@ -11,20 +11,7 @@
 enum { LAYER = 3, UPDATE = 41, SPARE_SAMPLES = 2, MOST_HELD = 16 };
 static const uint64_t seed = 0x5eed5eed5eedull;
 
-/* Which weights are left; indices is NULL while all are. */
-struct left {
-    uint32_t *indices;
-    size_t count;
-};
-
-/* What a row is run on, host side. */
-struct inputs {
-    float *weights, *bias, *x, *dy;
-    uint32_t *ids;
-    struct left left;
-};
-
-/* The same, and the results, in device memory. */
+/* Inputs and results, in device memory. */
 struct device {
     struct backend *backend;
     float *weights, *bias, *x, *y, *dy, *dweights, *dbias, *dx;
@@ -39,31 +26,6 @@ static struct sizes sizes_of(const struct block_desc *d, int samples) {
     size_t n = (size_t)samples;
     return (struct sizes){block_weights(d), block_biases(d), n * shape_size(d->input),
                           n * shape_size(d->output)};
-}
-
-typedef float *fill_values(uint64_t seed, uint32_t stream, size_t count);
-
-static struct inputs inputs_create(const struct block_desc *d, int samples, fill_values *fill) {
-    struct sizes size = sizes_of(d, samples);
-    struct inputs in = {fill(seed, 1, size.weights),
-                        fill(seed, 2, size.biases),
-                        fill(seed, 3, size.x),
-                        fill(seed, 4, size.y),
-                        malloc(((size_t)samples + 1) * sizeof *in.ids),
-                        {NULL, 0}};
-    assert_non_null(in.ids);
-    for (int i = 0; i < samples; i++)
-        in.ids[i] = case_sample_id(i);
-    return in;
-}
-
-static void inputs_destroy(struct inputs *in) {
-    free(in->weights);
-    free(in->bias);
-    free(in->x);
-    free(in->dy);
-    free(in->ids);
-    free(in->left.indices);
 }
 
 static float *device_floats(struct backend *b, const float *values, size_t count) {
@@ -83,8 +45,8 @@ static void poison(struct backend *b, float *memory, size_t count) {
     free(nans);
 }
 
-static struct device device_create(struct backend *b, const struct inputs *in, struct sizes size,
-                                   int samples) {
+static struct device device_create(struct backend *b, const struct case_inputs *in,
+                                   struct sizes size, int samples) {
     struct device dev = {.backend = b,
                          .weights = device_floats(b, in->weights, size.weights),
                          .bias = device_floats(b, in->bias, size.biases),
@@ -176,7 +138,7 @@ static void run_backward(struct run *run, struct block_pass pass, const struct b
 /* A full pass over other samples, so that what a plan keeps from one pass to the next is not what
  * the next one needs. */
 static void run_others(struct run *run) {
-    struct inputs others = inputs_create(&run->desc, run->room, case_floats);
+    struct case_inputs others = case_inputs_create(&run->desc, run->room, seed, case_floats);
     struct device dev =
         device_create(run->dev.backend, &others, sizes_of(&run->desc, run->room), run->room);
     struct block_pass pass = {
@@ -186,11 +148,12 @@ static void run_others(struct run *run) {
     assert_ok(b->block_backward(run->plan, &pass, dev.x, dev.y, dev.dy, dev.dweights, dev.dbias,
                                 run->first ? NULL : dev.dx, (struct poll){NULL, NULL}));
     device_destroy(&dev);
-    inputs_destroy(&others);
+    case_inputs_destroy(&others);
 }
 
 /* The same calls give the same bits. */
-static void run_again(struct run *run, const struct block_bounds *want, const struct inputs *in) {
+static void run_again(struct run *run, const struct block_bounds *want,
+                      const struct case_inputs *in) {
     struct device *dev = &run->dev;
     struct backend *b = dev->backend;
     size_t bytes = run->size.weights * sizeof(float);
@@ -206,7 +169,7 @@ static void run_again(struct run *run, const struct block_bounds *want, const st
 }
 
 /* The plan keeps no pointer to the indices. */
-static void set_survivors(struct run *run, const struct left *left) {
+static void set_survivors(struct run *run, const struct block_left *left) {
     struct backend *b = run->dev.backend;
     void *indices;
     assert_ok(b->alloc(b, left->count * sizeof(uint32_t), &indices));
@@ -216,7 +179,8 @@ static void set_survivors(struct run *run, const struct left *left) {
     b->release(b, indices);
 }
 
-static void hold_plan(struct run *run, const struct block_bounds *want, const struct inputs *in) {
+static void hold_plan(struct run *run, const struct block_bounds *want,
+                      const struct case_inputs *in) {
     struct backend *b = run->dev.backend;
     assert_ok(b->block_plan_create(b, &run->desc, run->room, run->first, &run->plan));
     if (in->left.indices != NULL)
@@ -232,7 +196,7 @@ static void hold_plan(struct run *run, const struct block_bounds *want, const st
 }
 
 static void hold(struct backend *b, const struct block_case *row, const struct block_bounds *want,
-                 const struct inputs *in, bool exact) {
+                 const struct case_inputs *in, bool exact) {
     struct run run = {.row = row,
                       .desc = want->desc,
                       .size = sizes_of(&want->desc, row->samples),
@@ -249,7 +213,7 @@ static void hold(struct backend *b, const struct block_case *row, const struct b
 }
 
 static struct block_bounds expect(const struct block_case *row, const struct block_desc *desc,
-                                  const struct inputs *in, bool winograd) {
+                                  const struct case_inputs *in, bool winograd) {
     struct block_pass pass = {.samples = row->samples,
                               .training = true,
                               .seed = seed,
@@ -273,7 +237,7 @@ static int pick(struct backend *const *backends, int count, const struct block_d
 static void hold_rounded_on(struct backend *const *backends, int count,
                             const struct block_case *row, const struct block_desc *desc,
                             bool winograd) {
-    struct inputs in = inputs_create(desc, row->samples, case_floats);
+    struct case_inputs in = case_inputs_create(desc, row->samples, seed, case_floats);
     struct block_bounds want = expect(row, desc, &in, winograd);
     bounds_backward(&want, in.dy);
     size_t outputs = sizes_of(desc, row->samples).y;
@@ -283,12 +247,12 @@ static void hold_rounded_on(struct backend *const *backends, int count,
     for (int i = 0; i < count; i++)
         hold(backends[i], row, &want, &in, false);
     bounds_destroy(&want);
-    inputs_destroy(&in);
+    case_inputs_destroy(&in);
 }
 
 /* Weights of 576 = 4 * 4 * 6 * 6 and pixels that are 0 or 1 with a sign, few of them where there
  * are many channels: Winograd's transforms are integers, and exact while they are below 2^24. */
-static void make_whole(const struct block_desc *desc, int samples, struct inputs *in) {
+static void make_whole(const struct block_desc *desc, int samples, struct case_inputs *in) {
     const size_t few = ((size_t)desc->input.channels + 7) / 8;
     for (size_t i = 0; i < block_weights(desc); i++)
         in->weights[i] = 576.0F * (float)((in->weights[i] > 0) - (in->weights[i] < 0));
@@ -306,7 +270,7 @@ static void check_whole(const struct block_case *row, const struct block_bounds 
 }
 
 /* The gradients at in->dy, all of it. */
-static void expect_gradients(const struct inputs *in, struct block_bounds *want) {
+static void expect_gradients(const struct case_inputs *in, struct block_bounds *want) {
     size_t outputs = sizes_of(&want->desc, want->pass.samples).y;
     double *dy = reference_array(outputs);
     for (size_t i = 0; i < outputs; i++)
@@ -318,7 +282,7 @@ static void expect_gradients(const struct inputs *in, struct block_bounds *want)
 
 static void hold_exact_on(struct backend *const *backends, int count, const struct block_case *row,
                           const struct block_desc *desc, bool winograd) {
-    struct inputs in = inputs_create(desc, row->samples, case_integers);
+    struct case_inputs in = case_inputs_create(desc, row->samples, seed, case_integers);
     if (winograd)
         make_whole(desc, row->samples, &in);
     struct block_bounds want = expect(row, desc, &in, winograd);
@@ -328,7 +292,7 @@ static void hold_exact_on(struct backend *const *backends, int count, const stru
     for (int i = 0; i < count; i++)
         hold(backends[i], row, &want, &in, true);
     bounds_destroy(&want);
-    inputs_destroy(&in);
+    case_inputs_destroy(&in);
 }
 
 typedef void hold_on(struct backend *const *backends, int count, const struct block_case *row,
@@ -368,7 +332,8 @@ void hold_exact(struct backend *const *backends, int count, const struct block_c
 /* ---- sparse form ---- */
 
 /* Zeros in place of the weights that are not left. */
-static void choose_left(const struct block_desc *d, weight_is_left *is_left, struct inputs *in) {
+static void choose_left(const struct block_desc *d, weight_is_left *is_left,
+                        struct case_inputs *in) {
     size_t total = block_weights(d), columns = total / (size_t)d->linear.channels;
     in->left.indices = malloc((total + 1) * sizeof *in->left.indices);
     assert_non_null(in->left.indices);
@@ -380,7 +345,7 @@ static void choose_left(const struct block_desc *d, weight_is_left *is_left, str
 }
 
 /* Weights as they are handed over, and what their gradient should be, in place. */
-static void compress(struct inputs *in, struct block_bounds *want) {
+static void compress(struct case_inputs *in, struct block_bounds *want) {
     for (size_t e = 0; e < in->left.count; e++) {
         in->weights[e] = in->weights[in->left.indices[e]];
         want->dweights[e] = want->dweights[in->left.indices[e]];
@@ -389,19 +354,19 @@ static void compress(struct inputs *in, struct block_bounds *want) {
 }
 
 static void hold_sparse(struct backend *const *backends, int count, const struct block_case *row,
-                        struct inputs *in, struct block_bounds *want, bool exact) {
+                        struct case_inputs *in, struct block_bounds *want, bool exact) {
     compress(in, want);
     for (int i = 0; i < count; i++)
         hold(backends[i], row, want, in, exact);
     bounds_destroy(want);
-    inputs_destroy(in);
+    case_inputs_destroy(in);
 }
 
 /* Where an output has no weight left, all of a window ties: hold_sparse_exact sees to that. */
 void hold_sparse_rounded(struct backend *const *backends, int count, const struct block_case *row,
                          weight_is_left *is_left) {
     struct block_desc desc = case_desc(row, LAYER);
-    struct inputs in = inputs_create(&desc, row->samples, case_floats);
+    struct case_inputs in = case_inputs_create(&desc, row->samples, seed, case_floats);
     choose_left(&desc, is_left, &in);
     struct block_bounds want = expect(row, &desc, &in, false);
     bounds_backward(&want, in.dy);
@@ -411,7 +376,7 @@ void hold_sparse_rounded(struct backend *const *backends, int count, const struc
 void hold_sparse_exact(struct backend *const *backends, int count, const struct block_case *row,
                        weight_is_left *is_left) {
     struct block_desc desc = exact_desc(row);
-    struct inputs in = inputs_create(&desc, row->samples, case_integers);
+    struct case_inputs in = case_inputs_create(&desc, row->samples, seed, case_integers);
     choose_left(&desc, is_left, &in);
     struct block_bounds want = expect(row, &desc, &in, false);
     expect_gradients(&in, &want);

@@ -28,38 +28,22 @@ static struct block_desc norm_desc(void) {
                                .norm_momentum = 0.75F};
 }
 
-/* A block's inputs; x has means of up to 8 and deviations of about 1/2, so that means matter. */
-struct inputs {
-    float *weights, *bias, *x, *dy, statistics[2 * CHANNELS];
-    uint32_t ids[SAMPLES];
-};
+static float statistics_before[2 * CHANNELS];
 
-static struct inputs inputs_create(void) {
-    struct inputs in = {case_floats(seed, 1, CHANNELS),
-                        case_floats(seed, 2, CHANNELS),
-                        case_floats(seed, 3, VALUES),
-                        case_floats(seed, 4, VALUES),
-                        {0},
-                        {0}};
+/* x has means of up to 8 and deviations of about 1/2, so that means matter. */
+static struct case_inputs inputs_create(void) {
+    const struct block_desc desc = norm_desc();
+    struct case_inputs in = case_inputs_create(&desc, SAMPLES, seed, case_floats);
     for (int i = 0; i < VALUES; i++)
         in.x[i] += (float)(i % CHANNELS * 3 - 10);
     for (int k = 0; k < CHANNELS; k++) {
-        in.statistics[k] = (float)k;
-        in.statistics[CHANNELS + k] = (float)(k + 1) / 4;
+        statistics_before[k] = (float)k;
+        statistics_before[CHANNELS + k] = (float)(k + 1) / 4;
     }
-    for (int i = 0; i < SAMPLES; i++)
-        in.ids[i] = case_sample_id(i);
     return in;
 }
 
-static void inputs_destroy(struct inputs *in) {
-    free(in->weights);
-    free(in->bias);
-    free(in->x);
-    free(in->dy);
-}
-
-static struct block_pass pass_of(const struct inputs *in, bool training) {
+static struct block_pass pass_of(const struct case_inputs *in, bool training) {
     return (struct block_pass){
         .samples = SAMPLES, .training = training, .update = 3, .sample_ids = in->ids};
 }
@@ -78,7 +62,7 @@ struct expected {
     float statistics[2 * CHANNELS];
 };
 
-static struct expected expect(const struct inputs *in, bool training) {
+static struct expected expect(const struct case_inputs *in, bool training) {
     const struct block_desc desc = norm_desc();
     const struct block_pass pass = pass_of(in, training);
     struct expected e = {.weights = widened(in->weights, CHANNELS),
@@ -87,7 +71,7 @@ static struct expected expect(const struct inputs *in, bool training) {
                          .dz = widened(in->dy, VALUES),
                          .y = reference_array(VALUES),
                          .dx = reference_array(VALUES)};
-    memcpy(e.statistics, in->statistics, sizeof e.statistics);
+    memcpy(e.statistics, statistics_before, sizeof e.statistics);
     assert_ok(reference_statistics_of(&desc, &pass, e.x, e.statistics, &e.batch));
     reference_norm_forward(&desc, SAMPLES, &e.batch, e.weights, e.bias, e.x, e.y);
     assert_ok(reference_norm_backward(&desc, &pass, &e.batch, e.weights, e.x, e.dz, e.dweights,
@@ -142,7 +126,7 @@ struct result {
     float *y, *dx, *dweights, *dbias, *statistics;
 };
 
-static struct result run(struct backend *b, const struct inputs *in, bool training) {
+static struct result run(struct backend *b, const struct case_inputs *in, bool training) {
     const struct block_desc desc = norm_desc();
     const size_t bytes = VALUES * sizeof(float), few = CHANNELS * sizeof(float);
     struct block_plan *plan;
@@ -151,8 +135,8 @@ static struct result run(struct backend *b, const struct inputs *in, bool traini
     float *x = device_of(b, in->x, bytes), *dy = device_of(b, in->dy, bytes);
     float *y = device_of(b, in->x, bytes), *dx = device_of(b, in->x, bytes);
     float *dweights = device_of(b, in->x, few), *dbias = device_of(b, in->x, few);
-    float *statistics = device_of(b, in->statistics, 2 * few);
-    uint32_t *ids = device_of(b, in->ids, sizeof in->ids);
+    float *statistics = device_of(b, statistics_before, 2 * few);
+    uint32_t *ids = device_of(b, in->ids, SAMPLES * sizeof *in->ids);
     pass.sample_ids = ids;
     assert_ok(b->block_plan_create(b, &desc, SAMPLES + 3, false, &plan));
     assert_ok(b->block_plan_load_weights(plan, weights, bias));
@@ -193,31 +177,31 @@ static void compare(const struct result *r, const struct expected *e) {
 }
 
 ON_EACH_BACKEND(in_training_it_is_the_reference) {
-    struct inputs in = inputs_create();
+    struct case_inputs in = inputs_create();
     struct expected e = expect(&in, true);
     struct result r = run(b, &in, true);
     compare(&r, &e);
     for (int k = 0; k < 2 * CHANNELS; k++)
-        assert_true(r.statistics[k] != in.statistics[k]);
+        assert_true(r.statistics[k] != statistics_before[k]);
     result_destroy(&r);
     expected_destroy(&e);
-    inputs_destroy(&in);
+    case_inputs_destroy(&in);
 }
 
 ON_EACH_BACKEND(in_evaluation_it_goes_by_the_running_statistics) {
-    struct inputs in = inputs_create();
+    struct case_inputs in = inputs_create();
     struct expected e = expect(&in, false);
     struct result r = run(b, &in, false);
     compare(&r, &e);
-    assert_memory_equal(r.statistics, in.statistics, sizeof in.statistics);
+    assert_memory_equal(r.statistics, statistics_before, sizeof statistics_before);
     result_destroy(&r);
     expected_destroy(&e);
-    inputs_destroy(&in);
+    case_inputs_destroy(&in);
 }
 
 /* What it is for: each channel of the batch has the mean and the deviation that it learned. */
 ON_EACH_BACKEND(a_batch_has_the_mean_and_deviation_of_its_parameters) {
-    struct inputs in = inputs_create();
+    struct case_inputs in = inputs_create();
     struct result r = run(b, &in, true);
     for (int k = 0; k < CHANNELS; k++) {
         double sum = 0, squares = 0, n = VALUES / CHANNELS;
@@ -230,12 +214,12 @@ ON_EACH_BACKEND(a_batch_has_the_mean_and_deviation_of_its_parameters) {
                       0.01 * fabs((double)in.weights[k])); /* epsilon takes up to 0.2 % */
     }
     result_destroy(&r);
-    inputs_destroy(&in);
+    case_inputs_destroy(&in);
 }
 
 static void threads_do_not_change_the_bits(void **state) {
     (void)state;
-    struct inputs in = inputs_create();
+    struct case_inputs in = inputs_create();
     struct result results[3];
     for (int threads = 1; threads <= 3; threads++) {
         struct backend *b;
@@ -250,7 +234,7 @@ static void threads_do_not_change_the_bits(void **state) {
     }
     for (int i = 0; i < 3; i++)
         result_destroy(&results[i]);
-    inputs_destroy(&in);
+    case_inputs_destroy(&in);
 }
 
 /* ---- the reference's gradient ---- */
@@ -289,13 +273,13 @@ static void check_differences(const char *what, const struct expected *e, double
 
 static void the_reference_has_the_gradient_that_differences_have(void **state) {
     (void)state;
-    struct inputs in = inputs_create();
+    struct case_inputs in = inputs_create();
     struct expected e = expect(&in, true);
     check_differences("dweights", &e, e.weights, CHANNELS, 1, e.dweights);
     check_differences("dbias", &e, e.bias, CHANNELS, 1, e.dbias);
     check_differences("dx", &e, e.x, VALUES, 11, e.dx);
     expected_destroy(&e);
-    inputs_destroy(&in);
+    case_inputs_destroy(&in);
 }
 
 int main(int argc, char **argv) {

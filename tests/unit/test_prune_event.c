@@ -1,7 +1,6 @@
 /* Pruning events on one rank against a full sort of all connections. */
-#include "check.h"
+#include "prune_fixture.h"
 #include "tiny_network.h"
-#include <espalier/prune.h>
 #include <math.h>
 #include <stdlib.h>
 
@@ -11,19 +10,6 @@ enum {
     DENSE2 = 10 * 30,     /* 300 connections, then 10 biases */
     WEIGHTS = DENSE1 + DENSE2,
     ALL = WEIGHTS + 30 + 10
-};
-
-/* Weights are numbered through dense1 and dense2, biases left out. */
-struct fixture {
-    struct backend *backend;
-    struct network *network;
-    struct communicator communicator;
-    struct prune_settings settings;
-    struct pruner pruner;
-    float *state;
-    float weights[WEIGHTS];
-    bool alive[WEIGHTS];
-    uint64_t noise;
 };
 
 static const struct run_length no_run = {0, 0};
@@ -41,28 +27,16 @@ static struct network *dense_network(struct backend *backend) {
 }
 
 static void setup(struct fixture *f, enum prune_scope scope, double rate, double least) {
-    *f = (struct fixture){.settings = {.layers = both_layers,
-                                       .layers_count = 3,
-                                       .scope = scope,
-                                       .schedule = SCHEDULE_LINEAR,
-                                       .rate = rate,
-                                       .every = 50,
-                                       .keep = least},
-                          .noise = 1};
-    assert_ok(communicator_single(&f->communicator));
-    assert_ok(backend_create("cpu", 2, &f->backend));
-    f->network = dense_network(f->backend);
-    assert_ok(f->backend->alloc(f->backend, ALL * sizeof(float), (void **)&f->state));
-    assert_ok(pruner_create(f->network, &f->settings, no_run, &f->communicator, &f->pruner));
-    for (int i = 0; i < WEIGHTS; i++)
-        f->alive[i] = true;
-}
-
-static void teardown(struct fixture *f) {
-    pruner_destroy(&f->pruner);
-    f->backend->release(f->backend, f->state);
-    network_destroy(f->network);
-    f->backend->destroy(f->backend);
+    const struct prune_settings settings = {.layers = both_layers,
+                                            .layers_count = 3,
+                                            .scope = scope,
+                                            .schedule = SCHEDULE_LINEAR,
+                                            .rate = rate,
+                                            .every = 50,
+                                            .keep = least};
+    struct backend *backend;
+    assert_ok(backend_create("cpu", 2, &backend));
+    fixture_create(f, backend, dense_network(backend), &settings);
 }
 
 static int weight_parameter(const struct fixture *f, int layer) {
@@ -171,7 +145,7 @@ static void events_keep_the_largest(enum prune_scope scope, void (*draw)(struct 
             for (int layer = 0; layer < 2; layer++)
                 check_indices(&f, layer);
     }
-    teardown(&f);
+    fixture_destroy(&f);
 }
 
 static void layers_keep_their_largest(void **state) {
@@ -210,7 +184,7 @@ static void posters_rate_rounds_per_layer(void **state) {
         assert_int_equal(f.network->parameters[weight_parameter(&f, 0)].count, 1800 - 9 * event);
         assert_int_equal(f.network->parameters[weight_parameter(&f, 1)].count, dense2_left[event]);
     }
-    teardown(&f);
+    fixture_destroy(&f);
 }
 
 static void nothing_happens_between_events(void **state) {
@@ -221,7 +195,7 @@ static void nothing_happens_between_events(void **state) {
         assert_ok(step(&f, update));
         assert_int_equal(network_survivors(f.network), update < 50 ? WEIGHTS : WEIGHTS - 42);
     }
-    teardown(&f);
+    fixture_destroy(&f);
 }
 
 static void events_stop_at_keep(void **state) {
@@ -234,7 +208,7 @@ static void events_stop_at_keep(void **state) {
         assert_ok(step(&f, event * 50));
     assert_int_equal(f.network->parameters[weight_parameter(&f, 0)].count, 450);
     assert_int_equal(f.network->parameters[weight_parameter(&f, 1)].count, 75);
-    teardown(&f);
+    fixture_destroy(&f);
 }
 
 /* A layer that was cut below M_e by other means stays there. */
@@ -251,7 +225,7 @@ static void survivors_never_come_back(void **state) {
     assert_ok(step(&f, 50));
     assert_int_equal(survivors_count(f.network, &dense2), 1);
     assert_int_equal(network_survivors(f.network), DENSE1 - 36 + 1);
-    teardown(&f);
+    fixture_destroy(&f);
 }
 
 static void layers_that_are_not_listed_stay_whole(void **state) {
@@ -265,7 +239,7 @@ static void layers_that_are_not_listed_stay_whole(void **state) {
     assert_int_equal(f.network->parameters[weight_parameter(&f, 0)].count, DENSE1);
     assert_null(f.network->parameters[weight_parameter(&f, 0)].indices);
     assert_int_equal(f.network->parameters[weight_parameter(&f, 1)].count, DENSE2 / 2);
-    teardown(&f);
+    fixture_destroy(&f);
 }
 
 static void no_schedule_prunes_nothing(void **state) {
@@ -279,7 +253,7 @@ static void no_schedule_prunes_nothing(void **state) {
     assert_ok(pruner_step(&f.pruner, 50, NULL, 0, &pruned));
     assert_false(pruned);
     assert_int_equal(f.network->count, ALL);
-    teardown(&f);
+    fixture_destroy(&f);
 }
 
 /* At once to lround(0.3 M), 540 and 90 or 630 in all, without a schedule; again changes nothing,
@@ -304,7 +278,7 @@ static void prune_to_a_density(enum prune_scope scope) {
         assert_int_equal(f.network->count, i == 0 ? ALL : 630 + 40);
     }
     check_survivors(&f);
-    teardown(&f);
+    fixture_destroy(&f);
 }
 
 static void a_density_keeps_the_largest(void **state) {
@@ -323,7 +297,7 @@ static void unknown_layer_is_named(void **state) {
     f.settings.layers_count = 2;
     assert_fails(pruner_create(f.network, &f.settings, no_run, &f.communicator, &f.pruner),
                  ST_INPUT, "prune.layers: the network has no layer 'dense3' with weights");
-    teardown(&f);
+    fixture_destroy(&f);
 }
 
 /* Named by its original index, which differs from its place among the survivors by then. */
@@ -352,7 +326,7 @@ static void invalid_weight_is_named(void **state) {
         assert_fails(step(&f, 100), ST_NUMERIC, cases[k].message);
         assert_int_equal(f.communicator.failed_rank, 0);
         assert_true(communicator_reports(&f.communicator));
-        teardown(&f);
+        fixture_destroy(&f);
     }
 }
 
@@ -363,7 +337,7 @@ static void one_rank_equals_itself(void **state) {
     assert_ok(pruner_compare_replicas(&f.pruner, 1));
     pruner_destroy(&f.pruner);
     pruner_destroy(&f.pruner); /* a zeroed one is legal */
-    teardown(&f);
+    fixture_destroy(&f);
 }
 
 int main(int argc, char **argv) {

@@ -1,8 +1,7 @@
 /* What the scopes, shares and norms keep, deleted and masked, against a model: all weights, a flag
  * for each, and full sorts. */
-#include "check.h"
+#include "prune_fixture.h"
 #include "tiny_network.h"
-#include <espalier/prune.h>
 #include <math.h>
 #include <stdlib.h>
 
@@ -12,42 +11,18 @@ static const size_t sizes[LAYERS] = {TINY_CONV1, TINY_DENSE1, TINY_DENSE2};
 static const double erk_weights[LAYERS] = {3 + 2 + 3 + 3, 5 + 12, 4 + 5};
 static char *names[] = {"conv1", "dense1", "dense2"};
 
-struct fixture {
-    struct backend *backend;
-    struct network *network;
-    struct communicator communicator;
-    struct prune_settings settings;
-    struct pruner pruner;
-    float *state;
-    float weights[WEIGHTS];
-    bool alive[WEIGHTS];
-    uint64_t noise;
-};
-
 /* A tenth of all connections goes at each event. */
 static void setup(struct fixture *f, struct prune_settings settings) {
-    *f = (struct fixture){.settings = settings, .noise = 11};
-    f->settings.layers = names;
-    f->settings.layers_count = LAYERS;
-    f->settings.schedule = SCHEDULE_LINEAR;
-    f->settings.rate = 0.1;
-    f->settings.every = 1;
-    assert_ok(communicator_single(&f->communicator));
-    assert_ok(backend_create("cpu", 1, &f->backend));
-    assert_ok(tiny_network_create(f->backend, 1, &f->network));
-    f->network->masked = settings.deletion == DELETION_MASK;
-    assert_ok(f->backend->alloc(f->backend, TINY_ALL * sizeof(float), (void **)&f->state));
-    assert_ok(pruner_create(f->network, &f->settings, (struct run_length){0, 0}, &f->communicator,
-                            &f->pruner));
-    for (int i = 0; i < WEIGHTS; i++)
-        f->alive[i] = true;
-}
-
-static void teardown(struct fixture *f) {
-    pruner_destroy(&f->pruner);
-    f->backend->release(f->backend, f->state);
-    network_destroy(f->network);
-    f->backend->destroy(f->backend);
+    struct backend *backend;
+    struct network *network;
+    settings.layers = names;
+    settings.layers_count = LAYERS;
+    settings.schedule = SCHEDULE_LINEAR;
+    settings.rate = 0.1;
+    settings.every = 1;
+    assert_ok(backend_create("cpu", 1, &backend));
+    assert_ok(tiny_network_create(backend, 1, &network));
+    fixture_create(f, backend, network, &settings);
 }
 
 static size_t first_of(int layer) {
@@ -196,7 +171,7 @@ static void global_keeps_the_least_of_each_layer(void **state) {
         }
         for (int layer = 0; layer < LAYERS; layer++)
             assert_int_equal(f.network->parameters[parameter_of(&f, layer)].count, floor[layer]);
-        teardown(&f);
+        fixture_destroy(&f);
     }
 }
 
@@ -217,7 +192,7 @@ static void layers_keep_their_least(void **state) {
             sort_layers(&f, left);
             check_survivors(&f);
         }
-        teardown(&f);
+        fixture_destroy(&f);
     }
 }
 
@@ -245,7 +220,7 @@ static void erk_shares_what_is_left_of_all(void **state) {
             sort_layers(&f, left);
             check_survivors(&f);
         }
-        teardown(&f);
+        fixture_destroy(&f);
     }
 }
 
@@ -261,7 +236,7 @@ static void a_layer_of_zeros_is_ranked_last(void **state) {
     event(&f, 1);
     assert_int_equal(f.network->parameters[parameter_of(&f, 1)].count, sizes[1] - 13);
     assert_int_equal(f.network->parameters[parameter_of(&f, 0)].count, sizes[0]);
-    teardown(&f);
+    fixture_destroy(&f);
 }
 
 static void invalid_weights_are_named_by_their_index(void **state) {
@@ -281,7 +256,7 @@ static void invalid_weights_are_named_by_their_index(void **state) {
         assert_ok(network_set_parameter(f.network, parameter_of(&f, 1), f.weights + first_of(1)));
         assert_fails(pruner_step(&f.pruner, 6, NULL, 0, &pruned), ST_NUMERIC,
                      "update 6: layer dense1: weight 59 is infinite");
-        teardown(&f);
+        fixture_destroy(&f);
     }
 }
 

@@ -1,6 +1,5 @@
 /* Recipes: what is read is what was meant, and what is written reads back as the same bits. */
-#include "check.h"
-#include <espalier/recipe.h>
+#include "shipped_recipes.h"
 #include <espalier/rng.h>
 #include <math.h>
 #include <stdlib.h>
@@ -9,16 +8,6 @@
     "network = ( { type = \"conv\"; filters = 4; kernel = 3; },"                                   \
     " { type = \"dropout\"; rate = 0.25; }, { type = \"dense\"; units = 16; name = \"hidden\"; }," \
     " { type = \"dense\"; units = 10; } );\n"
-
-static const char *const shipped[] = {"ann_d",         "ann_a",  "ann_a_global", "ann_plain",
-                                      "lenet_300_100", "lenet5", "logistic"};
-enum { SHIPPED = sizeof shipped / sizeof shipped[0] };
-
-static void load_shipped(const char *name, struct recipe *recipe) {
-    char path[512];
-    snprintf(path, sizeof path, "%s/%s.cfg", RECIPES, name);
-    assert_ok(recipe_load(path, NULL, 0, recipe));
-}
 
 static void parse(const char *text, struct recipe *recipe) {
     assert_ok(recipe_parse("r.cfg", text, NULL, 0, recipe));

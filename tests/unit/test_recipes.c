@@ -1,17 +1,6 @@
 /* The shipped recipes are the networks and the runs that their comments name. */
-#include "check.h"
-#include <espalier/recipe.h>
+#include "shipped_recipes.h"
 #include <math.h>
-
-static const char *const shipped[] = {"ann_d",         "ann_a",  "ann_a_global", "ann_plain",
-                                      "lenet_300_100", "lenet5", "logistic"};
-enum { SHIPPED = sizeof shipped / sizeof shipped[0] };
-
-static void load_shipped(const char *name, struct recipe *recipe) {
-    char path[512];
-    snprintf(path, sizeof path, "%s/%s.cfg", RECIPES, name);
-    assert_ok(recipe_load(path, NULL, 0, recipe));
-}
 
 /* Weights and biases of a chain of layers over 28 x 28 pixels. */
 static size_t count_parameters(const struct recipe *recipe) {
