@@ -189,13 +189,15 @@ struct backend {
     /** Names of the algorithms that the plan chose, for people to read. */
     void (*block_plan_algorithms)(const struct block_plan *, const char **forward,
                                   const char **backward);
-    /** Offer to compute the backward passes of two neighbours together: the output of `before` is
-     *  the input of `after` and nobody else's. Called between passes.
-     *  Where *joined comes back false, nothing has changed. Where it is true, the gradient between
-     *  the two stays inside the backend: block_backward of `after` is given no dx (NULL), and that
-     *  of `before` follows it, with the same pass and no dy (NULL). x and y of `before`, as in its
-     *  last forward pass, must be valid from the first of the two on. Only the sum of their costs
-     *  means anything; results are as without. */
+    /** Offer to compute the passes of two neighbours together: the output of `before` is the input
+     *  of `after` and nobody else's. Called between passes.
+     *  Where *joined comes back false, nothing has changed. Where it is true, what passes between
+     *  the two may stay inside the backend. Forward: the output of `before` is there when that of
+     *  `after` is, which follows with the same pass; in evaluation it need not be there at all, and
+     *  no backward pass may follow. Backward: block_backward of `after` is given no dx (NULL), and
+     *  that of `before` follows it, with the same pass and no dy (NULL). x and y of `before` must
+     *  stay valid from its forward pass on until the last of these. Only the sums of their costs
+     *  mean anything; results are as without. */
     enum status (*block_plan_join)(struct block_plan *before, struct block_plan *after,
                                    bool *joined);
     /** Undo a join, between passes. */

@@ -135,15 +135,15 @@ static bool is_joined(const struct plans *plans, int index) {
     return plans->replica->network->blocks[index].output_gradient == NULL;
 }
 
-/* Of a batch, backward: of the weights, of the input, and of the blocks before that are joined to
- * this one. A block that is joined to the next has none of its own. */
-static double backward_flops(const struct plans *plans, int index) {
+/* Of a batch, of this block and of those before that are joined to it; one that is joined to the
+ * next has none of its own. `backward`: of the weights and of the input. */
+static double flops_of(const struct plans *plans, int index, bool backward) {
     const struct block *blocks = plans->replica->network->blocks;
     double flops = 0;
     if (is_joined(plans, index))
         return 0;
     for (int i = index; i >= 0 && (i == index || is_joined(plans, i)); i--)
-        flops += direct_flops(&blocks[i].desc) * (i > 0 ? 2 : 1);
+        flops += direct_flops(&blocks[i].desc) * (backward && i > 0 ? 2 : 1);
     return flops * plans->pass.samples;
 }
 
@@ -159,10 +159,9 @@ static void print_block(const struct plans *plans, int index, double step_second
     const struct block *block = &plans->replica->network->blocks[index];
     const char *forward, *backward;
     plans->replica->backend->block_plan_algorithms(block->plan, &forward, &backward);
-    double flops = direct_flops(&block->desc) * plans->pass.samples;
     printf("%-12s", block->name);
-    print_pass(forward, flops, plans->forward[index]);
-    print_pass(backward, backward_flops(plans, index), plans->backward[index]);
+    print_pass(forward, flops_of(plans, index, false), plans->forward[index]);
+    print_pass(backward, flops_of(plans, index, true), plans->backward[index]);
     printf(" %7.1f %%\n", 100 * (plans->forward[index] + plans->backward[index]) / step_seconds);
 }
 

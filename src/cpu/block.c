@@ -15,15 +15,11 @@ static enum status pass_create(struct block_plan *plan, size_t *scratch_floats) 
     return ST_OK;
 }
 
-static void pass_forward(struct block_plan *plan, const struct block_pass *pass, const float *x,
-                         float *y) {
-    const size_t inputs = shape_size(plan->desc.input), outputs = shape_size(plan->desc.output);
-#pragma omp parallel for num_threads(plan->threads)
-    for (int i = 0; i < pass->samples; i++) {
-        float *z = plan_scratch(plan);
-        memcpy(z, x + (size_t)i * inputs, inputs * sizeof *z);
-        epilogue_forward(plan, pass, i, z, y + (size_t)i * outputs);
-    }
+static void pass_image(const struct block_plan *plan, const struct block_pass *pass,
+                       const struct image_values *image) {
+    float *z = plan_scratch(plan);
+    memcpy(z, image->x, shape_size(plan->desc.input) * sizeof *z);
+    epilogue_forward(plan, pass, image->sample, z, image->y);
 }
 
 static void pass_backward(struct block_plan *plan, const struct block_pass *pass,
@@ -45,7 +41,8 @@ static enum status pass_backward_create(struct block_plan *plan, size_t *scratch
     return ST_OK;
 }
 
-const struct forward_kind forward_pass = {"pass", pass_create, NULL, pass_forward, NULL};
+const struct forward_kind forward_pass = {
+    .name = "pass", .create = pass_create, .run = images_forward, .image = pass_image};
 const struct backward_kind backward_pass = {
     .name = "pass", .create = pass_backward_create, .run = pass_backward};
 
@@ -264,6 +261,9 @@ enum status cpu_block_forward(struct block_plan *plan, const struct block_pass *
                               const float *x, float *y) {
     TRY(check_samples(plan, pass));
     plan->x = x;
+    plan->y = y;
+    if (plan->is_joined)
+        return ST_OK;
     if (plan->forward_kind->prepare != NULL)
         TRY(plan->forward_kind->prepare(plan, pass, x));
     if (pass->samples > 0)

@@ -296,5 +296,5 @@ static const struct images_kind images = {sparse_begin, sparse_image, reduce_fil
 const struct backward_kind backward_sparse = {.name = "sparse",
                                               .create = sparse_create,
                                               .load = sparse_load,
-                                              .run = images_run,
+                                              .run = images_backward,
                                               .images = &images};

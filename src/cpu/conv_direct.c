@@ -178,28 +178,23 @@ static void forward_plain(const struct block_plan *plan, const float *x, float *
                                    floor, y);
 }
 
-static void forward_image(const struct block_plan *plan, const struct block_pass *pass, int n,
-                          const float *x, float *y) {
+static void forward_image(const struct block_plan *plan, const struct block_pass *pass,
+                          const struct image_values *image) {
     const struct direct *conv = &((const struct forward *)plan->forward)->conv;
     float *scratch = plan_scratch(plan);
-    const float *image = frame_view(&conv->frame, x, scratch);
+    const float *x = frame_view(&conv->frame, image->x, scratch);
     if (direct_is_plain(plan, pass, ACTIVATION_RELU) ||
         direct_is_plain(plan, pass, ACTIVATION_NONE)) {
-        forward_plain(plan, image, y);
+        forward_plain(plan, x, image->y);
         return;
     }
-    float *z = plan->desc.pool == 1 ? y : scratch + frame_scratch(&conv->frame);
-    plan->kernels->direct->forward(&conv->layer, image, conv->weights, conv->zeros, -INFINITY, z);
-    epilogue_forward(plan, pass, n, z, y);
+    float *z = plan->desc.pool == 1 ? image->y : scratch + frame_scratch(&conv->frame);
+    plan->kernels->direct->forward(&conv->layer, x, conv->weights, conv->zeros, -INFINITY, z);
+    epilogue_forward(plan, pass, image->sample, z, image->y);
 }
 
-static void forward_run(struct block_plan *plan, const struct block_pass *pass, const float *x,
-                        float *y) {
-    const size_t inputs = shape_size(plan->desc.input), outputs = shape_size(plan->desc.output);
-#pragma omp parallel for num_threads(plan->threads) schedule(dynamic)
-    for (int n = 0; n < pass->samples; n++)
-        forward_image(plan, pass, n, x + (size_t)n * inputs, y + (size_t)n * outputs);
-}
-
-const struct forward_kind forward_direct = {"direct", forward_create, forward_load, forward_run,
-                                            NULL};
+const struct forward_kind forward_direct = {.name = "direct",
+                                            .create = forward_create,
+                                            .load = forward_load,
+                                            .run = images_forward,
+                                            .image = forward_image};

@@ -164,5 +164,5 @@ static const struct images_kind images = {backward_begin, backward_image, reduce
 const struct backward_kind backward_direct = {.name = "direct",
                                               .create = backward_create,
                                               .load = backward_load,
-                                              .run = images_run,
+                                              .run = images_backward,
                                               .images = &images};

@@ -151,13 +151,6 @@ static struct winograd_output output_of(const struct block_plan *plan) {
                                         desc->activation == ACTIVATION_RELU ? 0.0F : -INFINITY};
 }
 
-/* An image on its way, and the one after it (NULL: none). */
-struct image {
-    const float *x, *next;
-    float *y;
-    uint8_t *state;
-};
-
 /* Rows of tiles first .. end - 1. */
 struct tile_rows {
     int first, end;
@@ -182,7 +175,7 @@ static struct winograd_ahead ahead_of(const void *image, size_t row_bytes, int h
 /* What is used after the products of some tiles: where their outputs go, and what as many tiles
  * after them see. */
 static void look_ahead(const struct forward *forward, struct winograd_tiles tiles,
-                       const struct image *image, const struct winograd_output *output,
+                       const struct image_values *image, const struct winograd_output *output,
                        struct winograd_ahead ahead[WINOGRAD_AHEAD]) {
     const struct winograd_layer *layer = &forward->layer;
     const size_t values = (size_t)output->width * (size_t)output->channels;
@@ -202,7 +195,7 @@ static void look_ahead(const struct forward *forward, struct winograd_tiles tile
 }
 
 static void block_of_tiles(const struct block_plan *plan, struct winograd_tiles tiles,
-                           const struct image *image, const struct winograd_output *output) {
+                           const struct image_values *image, const struct winograd_output *output) {
     const struct forward *forward = plan->forward;
     const struct winograd_kernels *kernels = plan->kernels->winograd;
     float *seen = plan_scratch(plan), *sums = seen + (size_t)tiles.count * seen_floats(plan);
@@ -219,7 +212,7 @@ static void block_of_tiles(const struct block_plan *plan, struct winograd_tiles 
 
 /* Some rows of tiles, in blocks as equal as can be. */
 static void rows_of_tiles(const struct block_plan *plan, struct tile_rows rows,
-                          const struct image *image, const struct winograd_output *output) {
+                          const struct image_values *image, const struct winograd_output *output) {
     const struct forward *forward = plan->forward;
     const int columns = forward->layer.columns, tiles = (rows.end - rows.first) * columns;
     const int blocks = quotient_up(tiles, forward->block);
@@ -231,12 +224,12 @@ static void rows_of_tiles(const struct block_plan *plan, struct tile_rows rows,
 }
 
 /* Bands of an image, which are pooled from memory. */
-static void forward_bands(const struct block_plan *plan, const struct image *image) {
+static void forward_bands(const struct block_plan *plan, const struct image_values *image,
+                          uint8_t *state) {
     const struct forward *forward = plan->forward;
     const struct block_desc *desc = &plan->desc;
     const int high = forward->band * WINOGRAD_TILE / desc->pool; /* windows in a band */
     float *band = plan_scratch(plan) + transform_floats(plan), *y = image->y;
-    uint8_t *state = image->state;
     struct winograd_output output = output_of(plan);
     struct block_desc windows = *desc;
     output.pool = 1;
@@ -256,56 +249,36 @@ static void forward_bands(const struct block_plan *plan, const struct image *ima
     }
 }
 
-static void forward_whole(const struct block_plan *plan, const struct image *image) {
+static void forward_whole(const struct block_plan *plan, const struct image_values *image,
+                          uint8_t *state) {
     const struct forward *forward = plan->forward;
     struct winograd_output output = output_of(plan);
     output.y = image->y;
-    output.state = image->state;
+    output.state = state;
     rows_of_tiles(plan, (struct tile_rows){0, forward->rows}, image, &output);
 }
 
-static void forward_image(const struct block_plan *plan, const struct block_pass *pass, int n,
-                          const struct image *image) {
+static void forward_image(const struct block_plan *plan, const struct block_pass *pass,
+                          const struct image_values *image) {
     const struct forward *forward = plan->forward;
     const struct block_desc *desc = &plan->desc;
     const size_t units = shape_size(desc->output), channels = (size_t)desc->output.channels;
+    uint8_t *state = plan->state + (size_t)image->sample * units;
     if (pools_in_memory(desc))
-        forward_bands(plan, image);
+        forward_bands(plan, image, state);
     else
-        forward_whole(plan, image);
+        forward_whole(plan, image, state);
     /* All activations ascend, so that the maximum of a window may be taken before. */
     if (desc->activation != ACTIVATION_RELU && desc->activation != ACTIVATION_NONE)
         plan->kernels->epilogue->activate(desc->activation, units / channels, channels,
                                           forward->zeros, image->y, image->y);
     if (desc->pool == 1 && plan_drops(plan, pass))
-        memset(image->state, 0, units);
-    epilogue_dropout(plan, pass, n, image->y);
+        memset(state, 0, units);
+    epilogue_dropout(plan, pass, image->sample, image->y);
 }
 
-static int take(int *next) {
-    int taken;
-#pragma omp atomic capture
-    taken = (*next)++;
-    return taken;
-}
-
-/* Each thread takes an image while it is still at the one before, so that it can fetch it. */
-static void forward_run(struct block_plan *plan, const struct block_pass *pass, const float *x,
-                        float *y) {
-    const size_t inputs = shape_size(plan->desc.input), outputs = shape_size(plan->desc.output);
-    int next = 0;
-#pragma omp parallel num_threads(plan->threads)
-    for (int n = take(&next); n < pass->samples;) {
-        const int after = take(&next);
-        const struct image image = {.x = x + (size_t)n * inputs,
-                                    .next =
-                                        after < pass->samples ? x + (size_t)after * inputs : NULL,
-                                    .y = y + (size_t)n * outputs,
-                                    .state = plan->state + (size_t)n * outputs};
-        forward_image(plan, pass, n, &image);
-        n = after;
-    }
-}
-
-const struct forward_kind forward_winograd = {
-    .name = "winograd", .create = forward_create, .load = forward_load, .run = forward_run};
+const struct forward_kind forward_winograd = {.name = "winograd",
+                                              .create = forward_create,
+                                              .load = forward_load,
+                                              .run = images_forward,
+                                              .image = forward_image};

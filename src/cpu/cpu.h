@@ -43,13 +43,15 @@ struct block_plan {
     uint8_t *state; /* [max_samples][output], from the forward pass for the backward pass */
     float *scratch; /* [threads][scratch_size] */
     size_t scratch_size;
-    /* Of a plan that is joined to the one before it (block_plan_join): that one; room for dx
-     * [threads][dx_size]. Of one that is joined to the one after it: that, and its last input. */
+    /* Of a plan that is joined to the one before it (block_plan_join): that one; room for dx, or
+     * for an input that nobody else needs, [threads][dx_size]. Of one that is joined to the one
+     * after it: that, and its last input and output. */
     struct block_plan *before;
     float *dx;
     size_t dx_size;
     bool is_joined;
     const float *x;
+    float *y;
     struct arena *arena;           /* of all that the kinds need */
     struct arena *survivors_arena; /* of what changes with the survivors; NULL in dense form */
 };
@@ -59,6 +61,14 @@ struct backward_args {
     const float *x, *y;
     float *dy, *dweights, *dbias, *dx;
     struct poll poll;
+};
+
+/** One image of a forward pass; `next` is the input of the one that the thread takes after it, to
+ * be fetched meanwhile (NULL: unknown). */
+struct image_values {
+    int sample;
+    const float *x, *next;
+    float *y;
 };
 
 /** A way to compute a block's forward pass. `samples` of a pass is at least 1. */
@@ -71,6 +81,9 @@ struct forward_kind {
     void (*run)(struct block_plan *plan, const struct block_pass *pass, const float *x, float *y);
     /** What the ranks must agree on before `run`, also for a pass of 0 samples; or NULL. */
     enum status (*prepare)(struct block_plan *plan, const struct block_pass *pass, const float *x);
+    /** One image, by one thread: then run is images_forward; NULL: the whole batch at once. */
+    void (*image)(const struct block_plan *plan, const struct block_pass *pass,
+                  const struct image_values *image);
 };
 
 /** One image of a backward pass; dx is NULL for a first block. */
@@ -107,18 +120,23 @@ struct backward_kind {
                 const struct backward_args *args);
     enum status (*prepare)(struct block_plan *plan, const struct block_pass *pass,
                            const struct backward_args *args);
-    const struct images_kind *images; /* then run is images_run; NULL: the whole batch at once */
+    const struct images_kind
+        *images; /* then run is images_backward; NULL: the whole batch at once */
 };
 
-/** The run of kinds that go by images: the plan's own images, then those of the plans before it
- *  that are joined to it, image by image; the sums of the plan itself are handed over. */
-void images_run(struct block_plan *plan, const struct block_pass *pass,
-                const struct backward_args *args);
+/** The run of forward kinds that go by images: each image from the first of the joined plans on. */
+void images_forward(struct block_plan *plan, const struct block_pass *pass, const float *x,
+                    float *y);
+
+/** The run of backward kinds that go by images: the plan's own images, then those of the plans
+ *  before it that are joined to it, image by image; the sums of the plan itself are handed over. */
+void images_backward(struct block_plan *plan, const struct block_pass *pass,
+                     const struct backward_args *args);
 
 /** Grains of the largest pass. */
 size_t images_grains(const struct block_plan *plan);
 
-/** Join two plans, where both go by images. */
+/** Join two plans, where both passes of both go by images. */
 enum status images_join(struct block_plan *before, struct block_plan *after, bool *joined);
 
 extern const struct forward_kind forward_direct, forward_winograd, forward_dense,

@@ -134,7 +134,7 @@ static void dense_backward(struct block_plan *plan, const struct block_pass *pas
     }
 }
 
-const struct forward_kind forward_dense = {"dense", forward_create, forward_load, dense_forward,
-                                           NULL};
+const struct forward_kind forward_dense = {
+    .name = "dense", .create = forward_create, .load = forward_load, .run = dense_forward};
 const struct backward_kind backward_dense = {
     .name = "dense", .create = backward_create, .run = dense_backward};

@@ -228,6 +228,7 @@ bool dropconnect_applies(const struct block_desc *desc) {
     return desc->dropconnect > 0.0F;
 }
 
-const struct forward_kind forward_dropconnect = {"dropconnect", create, load, forward, NULL};
+const struct forward_kind forward_dropconnect = {
+    .name = "dropconnect", .create = create, .load = load, .run = forward};
 const struct backward_kind backward_dropconnect = {
     .name = "dropconnect", .create = backward_create, .run = backward};

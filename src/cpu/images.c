@@ -1,4 +1,4 @@
-/* Backward passes that take one image after the other, through one block or a chain of them. */
+/* Passes that take one image after the other, through one block or a chain of them. */
 #include "cpu.h"
 
 #include <string.h>
@@ -13,9 +13,13 @@ size_t images_grains(const struct block_plan *plan) {
 
 /* ---- chains ---- */
 
+static bool goes_by_images(const struct block_plan *plan) {
+    return plan->forward_kind->image != NULL && plan->backward_kind->images != NULL;
+}
+
 enum status images_join(struct block_plan *before, struct block_plan *after, bool *joined) {
     const size_t inputs = shape_size(after->desc.input);
-    *joined = before->backward_kind->images != NULL && after->backward_kind->images != NULL;
+    *joined = goes_by_images(before) && goes_by_images(after);
     if (!*joined)
         return ST_OK;
     after->dx_size = (inputs + CACHE_LINE_FLOATS - 1) / CACHE_LINE_FLOATS * CACHE_LINE_FLOATS;
@@ -24,6 +28,26 @@ enum status images_join(struct block_plan *before, struct block_plan *after, boo
     after->before = before;
     before->is_joined = true;
     return ST_OK;
+}
+
+/* What comes out of the block before goes into this one while it is in the thread's caches; in
+ * evaluation nobody else reads it, and it goes nowhere else. */
+static void forward_chain(const struct block_plan *plan, const struct block_pass *pass,
+                          struct image_values image) {
+    if (plan->before != NULL) {
+        const struct block_plan *before = plan->before;
+        const size_t inputs = shape_size(before->desc.input);
+        const size_t outputs = shape_size(before->desc.output);
+        float *y = pass->training ? before->y + (size_t)image.sample * outputs
+                                  : plan->dx + (size_t)omp_get_thread_num() * plan->dx_size;
+        forward_chain(before, pass,
+                      (struct image_values){.sample = image.sample,
+                                            .x = before->x + (size_t)image.sample * inputs,
+                                            .y = y});
+        image.x = y;
+        image.next = NULL;
+    }
+    plan->forward_kind->image(plan, pass, &image);
 }
 
 /* What the block before the one of `image` has to do for the same sample. */
@@ -52,6 +76,31 @@ static void backward_chain(const struct block_plan *plan, struct image_gradient 
 
 /* ---- the batch ---- */
 
+static int take(int *next) {
+    int taken;
+#pragma omp atomic capture
+    taken = (*next)++;
+    return taken;
+}
+
+/* Each thread takes an image while it is still at the one before, so that it can fetch it. */
+void images_forward(struct block_plan *plan, const struct block_pass *pass, const float *x,
+                    float *y) {
+    const size_t inputs = shape_size(plan->desc.input), outputs = shape_size(plan->desc.output);
+    int next = 0;
+#pragma omp parallel num_threads(plan->threads)
+    for (int n = take(&next); n < pass->samples;) {
+        const int after = take(&next);
+        forward_chain(
+            plan, pass,
+            (struct image_values){.sample = n,
+                                  .x = x + (size_t)n * inputs,
+                                  .next = after < pass->samples ? x + (size_t)after * inputs : NULL,
+                                  .y = y + (size_t)n * outputs});
+        n = after;
+    }
+}
+
 static void backward_grain(const struct block_plan *plan, const struct block_pass *pass,
                            const struct backward_args *args, int grain) {
     const size_t inputs = shape_size(plan->desc.input), outputs = shape_size(plan->desc.output);
@@ -71,8 +120,8 @@ static void backward_grain(const struct block_plan *plan, const struct block_pas
     }
 }
 
-void images_run(struct block_plan *plan, const struct block_pass *pass,
-                const struct backward_args *args) {
+void images_backward(struct block_plan *plan, const struct block_pass *pass,
+                     const struct backward_args *args) {
     const struct images_kind *kind = plan->backward_kind->images;
     const int count = grains(pass->samples);
     const size_t parts = kind->parts(plan);

@@ -214,7 +214,8 @@ static void norm_backward(struct block_plan *plan, const struct block_pass *pass
     }
 }
 
-const struct forward_kind forward_norm = {"norm", norm_create, NULL, norm_forward, norm_prepare};
+const struct forward_kind forward_norm = {
+    .name = "norm", .create = norm_create, .run = norm_forward, .prepare = norm_prepare};
 const struct backward_kind backward_norm = {.name = "norm",
                                             .create = norm_backward_create,
                                             .run = norm_backward,

@@ -237,28 +237,20 @@ static float *thread_dz(const struct block_plan *plan) {
 
 /* ---- forward ---- */
 
-static void forward_image(const struct block_plan *plan, const struct block_pass *pass, int n,
-                          const float *x, float *y) {
+static void forward_image(const struct block_plan *plan, const struct block_pass *pass,
+                          const struct image_values *image) {
     const struct sparse_conv *s = sparse_of(plan);
     const struct shape out = plan->desc.linear;
     const int filters = out.channels;
     const size_t stretch = (size_t)(s->stretch * plan->kernels->lanes);
     float *planes = plan_scratch(plan), *z = planes + (size_t)filters * stretch;
-    fill_x(plan, x, thread_x(plan));
+    fill_x(plan, image->x, thread_x(plan));
     const struct survivor_rows rows = sparse_rows(&s->matrix, plan->weights, 0, filters, 0, 1);
     combine(plan, &rows, thread_x(plan), s->stretch, planes, stretch);
     for (int row = 0; row < out.height; row++)
         transpose(plan, filters, out.width, planes + (size_t)(row * s->width), stretch,
                   z + (size_t)(row * out.width) * (size_t)filters, (size_t)filters);
-    epilogue_forward(plan, pass, n, z, y);
-}
-
-static void forward_run(struct block_plan *plan, const struct block_pass *pass, const float *x,
-                        float *y) {
-    const size_t inputs = shape_size(plan->desc.input), outputs = shape_size(plan->desc.output);
-#pragma omp parallel for schedule(dynamic) num_threads(plan->threads)
-    for (int n = 0; n < pass->samples; n++)
-        forward_image(plan, pass, n, x + (size_t)n * inputs, y + (size_t)n * outputs);
+    epilogue_forward(plan, pass, image->sample, z, image->y);
 }
 
 /* ---- backward ---- */
@@ -343,8 +335,11 @@ static void backward_run(struct block_plan *plan, const struct block_pass *pass,
 
 /* Measured on the second layer of ann_a, AVX2 and AVX-512, one thread and two. */
 const struct sparse_form sparse_form_conv = {
-    .forward = {"sparse weights", forward_create, NULL, forward_run, NULL},
-    .backward = {"sparse weights", backward_create, NULL, backward_run, NULL, NULL},
+    .forward = {.name = "sparse weights",
+                .create = forward_create,
+                .run = images_forward,
+                .image = forward_image},
+    .backward = {.name = "sparse weights", .create = backward_create, .run = backward_run},
     .fits = fits,
     .set_survivors = set_survivors,
     .below = 0.1,

@@ -321,8 +321,8 @@ static void backward_run(struct block_plan *plan, const struct block_pass *pass,
 
 /* Measured on the layers of ann_a and lenet_300_100, AVX2 and AVX-512, one thread and two. */
 const struct sparse_form sparse_form_dense = {
-    .forward = {"sparse weights", forward_create, NULL, forward_run, NULL},
-    .backward = {"sparse weights", backward_create, NULL, backward_run, NULL, NULL},
+    .forward = {.name = "sparse weights", .create = forward_create, .run = forward_run},
+    .backward = {.name = "sparse weights", .create = backward_create, .run = backward_run},
     .fits = fits,
     .set_survivors = set_survivors,
     .below = 0.2,

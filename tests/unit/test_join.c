@@ -1,4 +1,4 @@
-/* Blocks whose backward passes are joined: the same bits as one after the other. */
+/* Blocks whose passes are joined: the same bits as one after the other. */
 #include "cases.h"
 #include "on_backends.h"
 
@@ -111,6 +111,12 @@ static void called_by_master(void *context) {
     assert_true(pthread_equal(*(pthread_t *)context, pthread_self()));
 }
 
+static void forward_through(struct backend *b, const struct block_pass *pass, int last,
+                            const float *x, const struct link *links) {
+    for (int i = 0; i <= last; i++)
+        assert_ok(b->block_forward(links[i].plan, pass, i > 0 ? links[i - 1].y : x, links[i].y));
+}
+
 static void pass_through(struct backend *b, const struct chain *chain, int samples,
                          const uint32_t *ids, const float *x, struct link *links) {
     const struct block_pass pass = {
@@ -118,8 +124,7 @@ static void pass_through(struct backend *b, const struct chain *chain, int sampl
     pthread_t master = pthread_self();
     const struct poll poll = {called_by_master, &master};
     const int last = chain->blocks - 1;
-    for (int i = 0; i <= last; i++)
-        assert_ok(b->block_forward(links[i].plan, &pass, i > 0 ? links[i - 1].y : x, links[i].y));
+    forward_through(b, &pass, last, x, links);
     float *dy = case_floats(18, 0, floats_of(links[last].desc.output, samples));
     assert_ok(
         b->upload(b, links[last].dy, dy, floats_of(links[last].desc.output, samples) * sizeof *dy));
@@ -156,7 +161,13 @@ static void hold_chain(struct backend *b, const struct chain *chain) {
     for (int i = 0; i < chain->blocks; i++) {
         assert_same(b, single[i].dweights, joined[i].dweights, single[i].weights);
         assert_same(b, single[i].dbias, joined[i].dbias, single[i].biases);
+        assert_same(b, single[i].y, joined[i].y, floats_of(single[i].desc.output, chain->samples));
     }
+    const int last = chain->blocks - 1;
+    forward_through(b, &(struct block_pass){.samples = chain->samples}, last, x, single);
+    forward_through(b, &(struct block_pass){.samples = chain->samples}, last, x, joined);
+    assert_same(b, single[last].y, joined[last].y,
+                floats_of(single[last].desc.output, chain->samples));
     destroy_links(b, chain->blocks, single);
     destroy_links(b, chain->blocks, joined);
     b->release(b, device_ids);
