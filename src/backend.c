@@ -2,18 +2,66 @@
 #include <espalier/backend.h>
 #include <string.h>
 
-static const struct {
+static enum status create_cpu(const struct backend_options *options, struct backend **backend) {
+    return backend_cpu_create(options->threads, backend);
+}
+
+static enum status one_device(int *count) {
+    *count = 1;
+    return ST_OK;
+}
+
+/* Rows without functions are not compiled in. */
+static const struct row {
     const char *name;
-    enum status (*create)(int threads, struct backend **backend);
+    enum status (*create)(const struct backend_options *options, struct backend **backend);
+    enum status (*devices)(int *count);
 } backends[] = {
-    {"cpu", backend_cpu_create},
+    {"cpu", create_cpu, one_device},
+#if ESPALIER_HAVE_CUDA
+    {"cuda", backend_cuda_create, backend_cuda_devices},
+#else
+    {"cuda", NULL, NULL},
+#endif
 };
 
-const char *const backend_names[] = {"cpu", NULL};
+const char *const backend_names[] = {"cpu",
+#if ESPALIER_HAVE_CUDA
+                                     "cuda",
+#endif
+                                     NULL};
 
-enum status backend_create(const char *name, int threads, struct backend **backend) {
-    for (size_t i = 0; i < sizeof backends / sizeof backends[0]; i++)
-        if (strcmp(backends[i].name, name) == 0)
-            return backends[i].create(threads, backend);
-    FAIL(ST_USAGE, "unknown backend '%s': expected cpu", name);
+static enum status find(const char *name, const struct row **row) {
+    for (size_t i = 0; i < sizeof backends / sizeof backends[0]; i++) {
+        *row = &backends[i];
+        if (strcmp(backends[i].name, name) != 0)
+            continue;
+        if (backends[i].create == NULL)
+            FAIL(ST_UNAVAILABLE, "backend %s: not compiled in; configure with -DESPALIER_CUDA=ON",
+                 name);
+        return ST_OK;
+    }
+    FAIL(ST_USAGE, "unknown backend '%s': expected cpu or cuda", name);
+}
+
+enum status backend_create(const char *name, const struct backend_options *options,
+                           struct backend **backend) {
+    const struct row *row;
+    TRY(find(name, &row));
+    return row->create(options, backend);
+}
+
+enum status backend_devices(const char *name, int *count) {
+    const struct row *row;
+    *count = 0;
+    TRY(find(name, &row));
+    return row->devices(count);
+}
+
+const char *backend_chosen(enum backend_choice choice) {
+    int devices;
+    if (choice != BACKEND_AUTO)
+        return backend_choice_names[choice];
+    const bool accelerated = backend_devices(backend_choice_names[BACKEND_CUDA], &devices) == ST_OK;
+    return backend_choice_names[accelerated ? BACKEND_CUDA : BACKEND_CPU];
 }

@@ -11,6 +11,7 @@
 #ifndef ESPALIER_BACKEND_H
 #define ESPALIER_BACKEND_H
 
+#include <espalier/gpu.h>
 #include <espalier/kinds.h>
 #include <espalier/shape.h>
 #include <espalier/status.h>
@@ -72,6 +73,9 @@ struct block_desc {
 /** Number of weights (0 for BLOCK_PASS) and biases of a block. */
 size_t block_weights(const struct block_desc *desc);
 size_t block_biases(const struct block_desc *desc);
+
+/** ST_SHAPE, naming what, when a block's shapes do not fit each other: for block_plan_create. */
+enum status block_check(const struct block_desc *desc, int max_samples);
 
 /** Adds up over the ranks what a block needs of all of them; `add` may be NULL: there is one. */
 struct rank_sum {
@@ -150,13 +154,17 @@ struct step_work {
 
 struct backend {
     const char *name;
-    int threads;      /* that it computes with */
-    bool host_memory; /* device pointers may point to any memory of the host */
+    int threads;           /* that it computes with */
+    bool host_memory;      /* device pointers may point to any memory of the host */
+    const struct gpu *gpu; /* the accelerator; NULL: it computes on the host */
 
     /* ---- memory ---- */
     /** Zeroed device memory of `bytes` (0 is legal), 64-byte aligned; `release` frees it. */
     enum status (*alloc)(struct backend *, size_t bytes, void **memory);
     void (*release)(struct backend *, void *memory); /* NULL is legal */
+    /** Zeroed memory of the host that copies to and from the device reach fastest; likewise. */
+    enum status (*host_alloc)(struct backend *, size_t bytes, void **memory);
+    void (*host_release)(struct backend *, void *memory); /* NULL is legal */
     enum status (*upload)(struct backend *, void *device, const void *host, size_t bytes);
     enum status (*download)(struct backend *, void *host, const void *device, size_t bytes);
     enum status (*clear)(struct backend *, void *device, size_t bytes); /* to zero */
@@ -293,10 +301,31 @@ void backend_cpu_prepare_process(char **argv);
  *  all are where the user has said where they go (OMP_PROC_BIND, OMP_PLACES, GOMP_CPU_AFFINITY). */
 void backend_cpu_bind(int threads, const struct cores *place);
 
+/** What a backend is made with. */
+struct backend_options {
+    int threads; /* of the host, at least 1 */
+    int device;  /* an accelerator's index among those that this process sees */
+    bool tf32;   /* an accelerator may round the factors of products to 10 bits */
+};
+
+/** The CUDA backend, and how many devices it could run on. ST_UNAVAILABLE says why there are none:
+ *  no driver, one that is too old, no device, one that is too old. */
+enum status backend_cuda_create(const struct backend_options *options, struct backend **backend);
+enum status backend_cuda_devices(int *count);
+
 /** Names of the backends that are compiled in, NULL-terminated. */
 extern const char *const backend_names[];
 
-/** Create a backend by name. ST_USAGE names the ones there are. */
-enum status backend_create(const char *name, int threads, struct backend **backend);
+/** Create a backend by name. ST_USAGE names the ones there are, ST_UNAVAILABLE says what the
+ * machine or the build lacks. */
+enum status backend_create(const char *name, const struct backend_options *options,
+                           struct backend **backend);
+
+/** How many devices a backend of this name could run on; failures as above. */
+enum status backend_devices(const char *name, int *count);
+
+/** The backend that a recipe's choice stands for: auto is an accelerator where it has a device,
+ * else the CPU. */
+const char *backend_chosen(enum backend_choice choice);
 
 #endif

@@ -14,6 +14,7 @@
 #include <espalier/evaluate.h>
 #include <espalier/events.h>
 #include <espalier/fsa.h>
+#include <espalier/gpu.h>
 #include <espalier/idx.h>
 #include <espalier/initializer.h>
 #include <espalier/interrupt.h>
@@ -26,6 +27,7 @@
 #include <espalier/progress.h>
 #include <espalier/prune.h>
 #include <espalier/quota.h>
+#include <espalier/rank_backend.h>
 #include <espalier/recipe.h>
 #include <espalier/replica.h>
 #include <espalier/report.h>

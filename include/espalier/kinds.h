@@ -65,6 +65,12 @@
     X(DELETION_DELETE, "delete")                                                                   \
     X(DELETION_MASK, "mask")
 
+/* What computes; auto: the accelerator where there is one. */
+#define BACKENDS(X)                                                                                \
+    X(BACKEND_AUTO, "auto")                                                                        \
+    X(BACKEND_CPU, "cpu")                                                                          \
+    X(BACKEND_CUDA, "cuda")
+
 #define KIND_ENUMERATOR(enumerator, name) enumerator,
 enum layer_kind { LAYER_KINDS(KIND_ENUMERATOR) LAYER_KIND_COUNT };
 enum activation { ACTIVATIONS(KIND_ENUMERATOR) ACTIVATION_COUNT };
@@ -76,6 +82,7 @@ enum inference { INFERENCES(KIND_ENUMERATOR) INFERENCE_COUNT };
 enum prune_scope { SCOPES(KIND_ENUMERATOR) SCOPE_COUNT };
 enum distribution { DISTRIBUTIONS(KIND_ENUMERATOR) DISTRIBUTION_COUNT };
 enum deletion { DELETIONS(KIND_ENUMERATOR) DELETION_COUNT };
+enum backend_choice { BACKENDS(KIND_ENUMERATOR) BACKEND_CHOICE_COUNT };
 #undef KIND_ENUMERATOR
 
 /* Names by enumerator, NULL-terminated. */
@@ -89,6 +96,7 @@ extern const char *const inference_names[];
 extern const char *const prune_scope_names[];
 extern const char *const distribution_names[];
 extern const char *const deletion_names[];
+extern const char *const backend_choice_names[];
 
 /** By enumerator: whether the schedule goes to prune.keep and ends there; it needs one, then. */
 extern const bool schedule_goes_to_keep[];

@@ -51,6 +51,8 @@ struct train_settings {
     int steps; /* stop after so many updates; 0: epochs alone decide */
     int batch; /* the global batch */
     uint64_t seed;
+    enum backend_choice backend;
+    bool tf32;   /* of an accelerator: backend_options */
     int threads; /* of each rank; 0: its share of the cores */
     double hang_seconds;
     bool reproducible; /* on any number of ranks */

@@ -13,6 +13,7 @@ const char *const inference_names[] = {INFERENCES(KIND_NAME) NULL};
 const char *const prune_scope_names[] = {SCOPES(KIND_NAME) NULL};
 const char *const distribution_names[] = {DISTRIBUTIONS(KIND_NAME) NULL};
 const char *const deletion_names[] = {DELETIONS(KIND_NAME) NULL};
+const char *const backend_choice_names[] = {BACKENDS(KIND_NAME) NULL};
 
 const bool schedule_goes_to_keep[SCHEDULE_COUNT] = {
     [SCHEDULE_FSA] = true,

@@ -3,7 +3,7 @@
 
 #include <espalier/evaluate.h>
 #include <espalier/model.h>
-#include <espalier/threads.h>
+#include <espalier/rank_backend.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
@@ -107,10 +107,9 @@ static enum status choose_samples(const struct session *session, int *samples) {
 
 static enum status build_network(struct session *session, struct communicator *communicator) {
     const struct recipe *recipe = &session->model.recipe;
-    int threads = threads_default(recipe->train.threads, communicator->cores), samples;
+    int samples;
     TRY(choose_samples(session, &samples));
-    backend_cpu_bind(threads, &communicator->place);
-    TRY(backend_create(backend_names[0], threads, &session->backend));
+    TRY(rank_backend_create(recipe, communicator, &session->backend));
     TRY(network_create(recipe, session->model.input, samples, session->backend, &session->network));
     return model_load(&session->model, session->network);
 }

@@ -4,8 +4,8 @@
 #include <espalier/backend.h>
 #include <espalier/break_even.h>
 #include <espalier/progress.h>
+#include <espalier/rank_backend.h>
 #include <espalier/rng.h>
-#include <espalier/threads.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -33,9 +33,7 @@ static int pass_samples(const struct recipe *recipe, const struct dataset *train
 enum status replica_create(const struct recipe *recipe, struct communicator *communicator,
                            const struct dataset *train, struct replica *replica) {
     *replica = (struct replica){.recipe = recipe, .communicator = communicator};
-    int threads = threads_default(recipe->train.threads, communicator->cores);
-    TRY(backend_create(backend_names[0], threads, &replica->backend));
-    backend_cpu_bind(threads, &communicator->place);
+    TRY(rank_backend_create(recipe, communicator, &replica->backend));
     struct backend *backend = replica->backend;
     int samples = pass_samples(recipe, train, communicator->size);
     TRY(network_create(recipe, train->shape, samples, backend, &replica->network));

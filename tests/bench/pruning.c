@@ -184,7 +184,7 @@ static enum status measure(struct communicator *c, size_t connections) {
     struct backend *one_core = NULL;
     for (int e = 0; e < EVENTS; e++)
         events[e] = INFINITY;
-    TRY(backend_create(backend_names[0], 1, &one_core));
+    TRY(backend_create(backend_names[0], &(struct backend_options){.threads = 1}, &one_core));
     if (c->rank == 0)
         TRY(measure_select(one_core, connections, selects));
     one_core->destroy(one_core);

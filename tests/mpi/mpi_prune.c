@@ -24,7 +24,7 @@ static void replica_create(struct replica *replica, enum prune_scope scope) {
                                              .schedule = SCHEDULE_LINEAR,
                                              .rate = 0.125,
                                              .every = 10}};
-    CHECK_OK(backend_create("cpu", 1, &replica->backend));
+    CHECK_OK(backend_create("cpu", &(struct backend_options){.threads = 1}, &replica->backend));
     CHECK_OK(tiny_network_create(replica->backend, 1, &replica->network));
     CHECK_OK(network_initialize(replica->network, 5));
     CHECK_OK(pruner_create(replica->network, &replica->settings, (struct run_length){0, 0}, c,

@@ -452,6 +452,8 @@ enum status backend_reference_create(struct backend **backend) {
                                  .threads = 1,
                                  .alloc = reference_alloc,
                                  .release = reference_release,
+                                 .host_alloc = reference_alloc,
+                                 .host_release = reference_release,
                                  .upload = reference_upload,
                                  .download = reference_upload,
                                  .clear = reference_clear,

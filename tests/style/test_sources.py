@@ -12,7 +12,7 @@ SOURCE = os.environ["ESPALIER_SOURCE"]
 LEVELS = [
     {"base"},
     {"backend", "communicator", "config", "data"},
-    {"model", "cpu"},
+    {"model", "cpu", "cuda"},
     {"prune"},
     {"io"},
     {"train", "report", "fsa"},
@@ -30,9 +30,11 @@ HEADERS = {
     "io": "checkpoint events model run_dir run_record safetensors sparse_model",
     "report": "report",
     "fsa": "fsa",
-    "train": "evaluate optimizer replica sharing trainer",
+    "train": "evaluate optimizer rank_backend replica sharing trainer",
 }
+HEADERS["base"] += " gpu"
 MODULE_OF_HEADER = {h: module for module, names in HEADERS.items() for h in names.split()}
+CODE = (".c", ".h", ".cu", ".cuh")
 LEVEL = {module: level for level, modules in enumerate(LEVELS) for module in modules}
 
 
@@ -57,6 +59,8 @@ def module_of(path):
         return MODULE_OF_HEADER.get(parts[-1][:-2])
     if parts[0] == "mpi":
         return "communicator"
+    if parts[0] == "cuda":
+        return "cuda"
     return parts[1] if len(parts) > 2 else parts[1][:-2]
 
 
@@ -84,7 +88,7 @@ class Architecture(unittest.TestCase):
 
     def test_dependencies_run_one_way(self):
         checked = 0
-        for path in sources("src", "mpi", "include"):
+        for path in sources("src", "mpi", "include", "cuda", endings=CODE):
             user = module_of(path)
             if user is None:
                 continue
@@ -100,7 +104,7 @@ class Architecture(unittest.TestCase):
     def test_private_headers_are_private(self):
         """A module's own headers stay in it; main alone looks into another, for the commands."""
         checked = 0
-        for path in sources("src", "mpi", "include"):
+        for path in sources("src", "mpi", "include", "cuda", endings=CODE):
             for header in re.findall(r'#\s*include "([^"]+)"', text(path)):
                 found = os.path.normpath(os.path.join(os.path.dirname(path), header))
                 used = (module_of(path), module_of(found))
@@ -113,13 +117,21 @@ class Architecture(unittest.TestCase):
         users = {p for p in sources("src", "mpi", "include") if "<mpi.h>" in text(p)}
         self.assertEqual(users, {"mpi/comm_mpi.c"})
 
+    def test_only_the_backend_and_its_communicator_include_cuda(self):
+        users = {
+            p
+            for p in sources("src", "mpi", "include")
+            if re.search(r"#include <(cu\w+|nccl\w*)\.h>", text(p))
+        }
+        self.assertLessEqual(users, {"mpi/comm_nccl.c"})
+
     def test_only_registries_know_what_is_compiled_in(self):
         users = {
             p
-            for p in sources("src", "mpi")
+            for p in sources("src", "mpi", "cuda")
             if re.search(r"^\s*#\s*if(?!ndef ESPALIER_\w+_H\b)", text(p), re.M)
         }
-        self.assertEqual(users, {"mpi/communicator.c", "src/cpu/isa.c"})
+        self.assertEqual(users, {"mpi/communicator.c", "src/backend.c", "src/cpu/isa.c"})
 
     def test_espalier_h_includes_every_header(self):
         everything = set(re.findall(r"<espalier/(\w+)\.h>", text("include/espalier/espalier.h")))
@@ -127,20 +139,20 @@ class Architecture(unittest.TestCase):
 
 
 class Hygiene(unittest.TestCase):
-    FOLDERS = ("src", "mpi", "include", "tests")
+    FOLDERS = ("src", "mpi", "include", "cuda", "tests")
 
     def test_files_are_small(self):
-        for path in sources(*self.FOLDERS, endings=(".c", ".h", ".cpp", ".cu", ".cuh", ".py")):
+        for path in sources(*self.FOLDERS, endings=(*CODE, ".cpp", ".py")):
             self.assertLessEqual(text(path).count("\n"), 500, path)
 
     def test_functions_are_small(self):
         counted = 0
-        for path in sources(*self.FOLDERS):
+        for path in sources(*self.FOLDERS, endings=CODE):
             limit = 60 if path.startswith("tests") else 40
             for name, lines in functions(text(path)):
                 self.assertLessEqual(lines, limit, f"{path}: {name}")
                 counted += 1
-        texts = [text(path) for path in sources(*self.FOLDERS)]
+        texts = [text(path) for path in sources(*self.FOLDERS, endings=CODE)]
         braces = sum(t.count("\n}\n") - t.count('extern "C" {\n') for t in texts)
         self.assertEqual(counted, braces)
 
@@ -157,13 +169,13 @@ class Hygiene(unittest.TestCase):
         self.assertEqual(list(functions(code)), [("one", 3), ("two", 7)])
 
     def test_no_function_without_a_bound(self):
-        for path in sources("src", "mpi"):
+        for path in sources("src", "mpi", "cuda"):
             found = re.search(r"\b(atoi|atof|strcpy|strcat|sprintf|vsprintf|gets|strtok)\(", text(path))
             self.assertIsNone(found, f"{path}: {found}")
 
     def test_no_exit_and_no_output_from_the_library(self):
         allowed = ("src/main.c", "src/cli/", "src/base/progress.c")
-        for path in sources("src", "mpi"):
+        for path in sources("src", "mpi", "cuda"):
             if path.startswith(allowed):
                 continue
             self.assertIsNone(self.ends_or_prints(text(path)), path)
@@ -190,13 +202,12 @@ class Hygiene(unittest.TestCase):
             self.assertIsNone(self.ends_or_prints(code), code)
 
     def test_nothing_is_left_for_later(self):
-        for path in sources(*self.FOLDERS):
+        for path in sources(*self.FOLDERS, endings=CODE):
             self.assertIsNone(re.search(r"\b(TODO|FIXME|XXX|HACK)\b", text(path)), path)
 
     @unittest.skipUnless(clang_format_version() == 14, "needs clang-format 14")
     def test_format(self):
-        endings = (".c", ".h", ".cpp", ".cu", ".cuh")
-        files = [os.path.join(SOURCE, p) for p in sources(*self.FOLDERS, endings=endings)]
+        files = [os.path.join(SOURCE, p) for p in sources(*self.FOLDERS, endings=(*CODE, ".cpp"))]
         done = subprocess.run(
             ["clang-format", "--dry-run", "--Werror", *files], capture_output=True, text=True
         )

@@ -25,10 +25,11 @@ TIMEOUT_SECONDS = 120
 
 
 def environment(**changes):
-    """The process's environment, one thread a rank, quiet about root, without stray settings."""
+    """The process's environment, one thread a rank, no GPU, quiet about root, without stray settings."""
     env = {k: v for k, v in os.environ.items() if k not in ("ESPALIER_MNIST",)}
     env.update(
         OMP_NUM_THREADS="1",
+        CUDA_VISIBLE_DEVICES="",
         OMP_WAIT_POLICY="passive",
         OMPI_ALLOW_RUN_AS_ROOT="1",
         OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1",

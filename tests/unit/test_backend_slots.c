@@ -360,12 +360,19 @@ static void registry_names_what_there_is(void **state) {
     (void)state;
     struct backend *backend = NULL;
     for (int i = 0; backend_names[i] != NULL; i++) {
-        assert_ok(backend_create(backend_names[i], 1, &backend));
+        assert_ok(
+            backend_create(backend_names[i], &(struct backend_options){.threads = 1}, &backend));
         assert_string_equal(backend->name, backend_names[i]);
         backend->destroy(backend);
     }
-    assert_fails(backend_create("abacus", 1, &backend), ST_USAGE, "abacus");
-    assert_fails(backend_create("abacus", 1, &backend), ST_USAGE, "cpu");
+    assert_fails(backend_create("cuda", &(struct backend_options){.threads = 1}, &backend),
+                 ST_UNAVAILABLE, "not compiled in; configure with -DESPALIER_CUDA=ON");
+    assert_string_equal(backend_chosen(BACKEND_AUTO), "cpu");
+    assert_string_equal(backend_chosen(BACKEND_CUDA), "cuda");
+    assert_fails(backend_create("abacus", &(struct backend_options){.threads = 1}, &backend),
+                 ST_USAGE, "abacus");
+    assert_fails(backend_create("abacus", &(struct backend_options){.threads = 1}, &backend),
+                 ST_USAGE, "cpu");
 }
 
 int main(int argc, char **argv) {

@@ -43,7 +43,7 @@ static void setup(struct fixture *f, double sparse_below) {
     dense->activation = ACTIVATION_RELU;
     tiny_layer(&recipe, LAYER_DENSE, "dense2")->units = CLASSES;
     assert_ok(communicator_single(&f->communicator));
-    assert_ok(backend_create("cpu", 2, &f->backend));
+    assert_ok(backend_create("cpu", &(struct backend_options){.threads = 2}, &f->backend));
     assert_ok(network_create(&recipe, (struct shape){SIDE, SIDE, CHANNELS}, SAMPLES, f->backend,
                              &f->network));
     assert_ok(network_initialize(f->network, 3));

@@ -30,7 +30,7 @@ static int setup(void **state) {
     *state = fixture;
     join(fixture->path, fixture->dir, "model.safetensors");
     assert_ok(recipe_parse("some/where/tiny.cfg", RECIPE, NULL, 0, &fixture->recipe));
-    assert_ok(backend_create("cpu", 1, &fixture->backend));
+    assert_ok(backend_create("cpu", &(struct backend_options){.threads = 1}, &fixture->backend));
     assert_ok(network_create(&fixture->recipe, INPUT, 2, fixture->backend, &fixture->network));
     assert_ok(network_initialize(fixture->network, 7));
     assert_ok(network_materialize(fixture->network));

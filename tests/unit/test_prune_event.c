@@ -35,7 +35,7 @@ static void setup(struct fixture *f, enum prune_scope scope, double rate, double
                                             .every = 50,
                                             .keep = least};
     struct backend *backend;
-    assert_ok(backend_create("cpu", 2, &backend));
+    assert_ok(backend_create("cpu", &(struct backend_options){.threads = 2}, &backend));
     fixture_create(f, backend, dense_network(backend), &settings);
 }
 

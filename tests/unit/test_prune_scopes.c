@@ -20,7 +20,7 @@ static void setup(struct fixture *f, struct prune_settings settings) {
     settings.schedule = SCHEDULE_LINEAR;
     settings.rate = 0.1;
     settings.every = 1;
-    assert_ok(backend_create("cpu", 1, &backend));
+    assert_ok(backend_create("cpu", &(struct backend_options){.threads = 1}, &backend));
     assert_ok(tiny_network_create(backend, 1, &network));
     fixture_create(f, backend, network, &settings);
 }

@@ -33,7 +33,7 @@ static void setup_form(struct fixture *f, bool reference, bool sparse) {
     if (reference)
         assert_ok(backend_reference_create(&f->backend));
     else
-        assert_ok(backend_create("cpu", 2, &f->backend));
+        assert_ok(backend_create("cpu", &(struct backend_options){.threads = 2}, &f->backend));
     assert_ok(tiny_network_create(f->backend, SAMPLES, &f->network));
     assert_int_equal(f->network->count, TINY_ALL);
     for (int i = 0; i < f->network->blocks_count; i++)

@@ -1,0 +1,224 @@
+/* Sums over the rows of a matrix, in chunks of rows that depend on nothing: for biases, and for
+ * batch normalisation (Ioffe & Szegedy 2015). All in double. */
+#include "device.cuh"
+
+enum { CHUNK_ROWS = 512, TILE = 32, LINES = 8, MOST_TERMS = 2 };
+
+struct terms {
+    double value[MOST_TERMS];
+};
+
+/* What is summed, at an element. */
+struct plain {
+    const float *values;
+    __device__ struct terms at(size_t i, int) const {
+        const struct terms terms = {{values[i], 0}};
+        return terms;
+    }
+};
+
+struct square {
+    const float *values;
+    const double *moments;
+    __device__ struct terms at(size_t i, int column) const {
+        const double deviation = values[i] - moments[1 + column] / moments[0];
+        const struct terms terms = {{deviation * deviation, 0}};
+        return terms;
+    }
+};
+
+struct gradient {
+    const float *x, *dz, *mean, *inverse;
+    __device__ struct terms at(size_t i, int column) const {
+        const double normal = ((double)x[i] - mean[column]) * inverse[column];
+        const struct terms terms = {{dz[i], dz[i] * normal}};
+        return terms;
+    }
+};
+
+/* A block sums a tile of columns over a chunk of rows; parts is [chunks][MOST_TERMS][columns]. */
+template <class Term>
+static __global__ void sum_chunks(Term term, size_t rows, int columns, double *parts) {
+    SHARED(double, lines, [MOST_TERMS][LINES][TILE]);
+    const int column = (int)(blockIdx.y * TILE + threadIdx.x);
+    const size_t begin = (size_t)blockIdx.x * CHUNK_ROWS;
+    const size_t end = rows - begin < CHUNK_ROWS ? rows : begin + CHUNK_ROWS;
+    struct terms sums = {{0, 0}};
+    for (size_t row = begin + threadIdx.y; column < columns && row < end; row += LINES) {
+        const struct terms terms = term.at(row * columns + column, column);
+        for (int t = 0; t < MOST_TERMS; t++)
+            sums.value[t] += terms.value[t];
+    }
+    for (int t = 0; t < MOST_TERMS; t++)
+        lines[t][threadIdx.y][threadIdx.x] = sums.value[t];
+    __syncthreads();
+    if (threadIdx.y < MOST_TERMS && column < columns) {
+        double sum = 0;
+        for (int line = 0; line < LINES; line++)
+            sum += lines[threadIdx.y][line][threadIdx.x];
+        parts[((size_t)blockIdx.x * MOST_TERMS + threadIdx.y) * columns + column] = sum;
+    }
+}
+
+static unsigned chunks_of(size_t rows) {
+    return (unsigned)((rows + CHUNK_ROWS - 1) / CHUNK_ROWS);
+}
+
+size_t column_scratch(size_t rows, int columns) {
+    return (size_t)chunks_of(rows) * MOST_TERMS * (size_t)columns;
+}
+
+template <class Term>
+static void launch_chunks(Term term, size_t rows, int columns, double *parts, cudaStream_t stream) {
+    const dim3 grid(chunks_of(rows), (unsigned)(columns + TILE - 1) / TILE);
+    if (rows > 0)
+        LAUNCH((sum_chunks<Term>), grid, dim3(TILE, LINES), 0, stream, term, rows, columns, parts);
+}
+
+static __device__ double sum_parts(const double *parts, unsigned chunks, int columns, int term,
+                                   int column) {
+    double sum = 0;
+    for (unsigned chunk = 0; chunk < chunks; chunk++)
+        sum += parts[((size_t)chunk * MOST_TERMS + term) * columns + column];
+    return sum;
+}
+
+static __global__ void finish_sums(const double *parts, unsigned chunks, int columns, float *sums) {
+    const int column = own_element();
+    if (column < columns)
+        sums[column] = (float)sum_parts(parts, chunks, columns, 0, column);
+}
+
+cudaError_t kernel_column_sums(const float *values, size_t rows, int columns, double *scratch,
+                               float *sums, cudaStream_t stream) {
+    const struct plain term = {values};
+    launch_chunks(term, rows, columns, scratch, stream);
+    LAUNCH(finish_sums, blocks_for(columns), THREADS, 0, stream, scratch, chunks_of(rows), columns,
+           sums);
+    return cudaGetLastError();
+}
+
+/* ---- batch normalisation ---- */
+
+static __global__ void finish_moments(const double *parts, unsigned chunks, int columns,
+                                      size_t rows, double *moments) {
+    const int column = own_element();
+    if (column < columns)
+        moments[1 + column] = sum_parts(parts, chunks, columns, 0, column);
+    if (column == 0)
+        moments[0] = (double)rows;
+}
+
+cudaError_t kernel_norm_moments(const struct norm_channels *norm, const float *x, size_t rows,
+                                double *scratch, cudaStream_t stream) {
+    const struct plain term = {x};
+    launch_chunks(term, rows, norm->channels, scratch, stream);
+    LAUNCH(finish_moments, blocks_for(norm->channels), THREADS, 0, stream, scratch, chunks_of(rows),
+           norm->channels, rows, norm->moments);
+    return cudaGetLastError();
+}
+
+static __global__ void finish_squares(const double *parts, unsigned chunks, int columns,
+                                      double *squares) {
+    const int column = own_element();
+    if (column < columns)
+        squares[column] = sum_parts(parts, chunks, columns, 0, column);
+}
+
+cudaError_t kernel_norm_squares(const struct norm_channels *norm, const float *x, size_t rows,
+                                double *scratch, cudaStream_t stream) {
+    const struct square term = {x, norm->moments};
+    launch_chunks(term, rows, norm->channels, scratch, stream);
+    LAUNCH(finish_squares, blocks_for(norm->channels), THREADS, 0, stream, scratch, chunks_of(rows),
+           norm->channels, norm->squares);
+    return cudaGetLastError();
+}
+
+static __device__ void set_channel(const struct norm_channels *norm, int k, double mean,
+                                   double variance, float weight) {
+    const double inverse = 1 / sqrt(variance + (double)norm->epsilon);
+    norm->mean[k] = (float)mean;
+    norm->inverse[k] = (float)inverse;
+    norm->scale[k] = (float)(weight * inverse);
+}
+
+static __global__ void norm_of_batch(struct norm_channels norm, const float *weights,
+                                     float *running) {
+    const int k = own_element();
+    if (k >= norm.channels)
+        return;
+    const double count = norm.moments[0], momentum = norm.momentum;
+    const double mean = count > 0 ? norm.moments[1 + k] / count : 0;
+    const double variance = count > 0 ? norm.squares[k] / count : 0;
+    set_channel(&norm, k, mean, variance, weights[k]);
+    if (count > 1) { /* a single value has no unbiased variance */
+        float *of_variance = running + norm.channels + k;
+        running[k] = (float)(momentum * running[k] + (1 - momentum) * mean);
+        *of_variance =
+            (float)(momentum * *of_variance + (1 - momentum) * (norm.squares[k] / (count - 1)));
+    }
+}
+
+cudaError_t kernel_norm_of_batch(const struct norm_channels *norm, const float *weights,
+                                 float *running, cudaStream_t stream) {
+    LAUNCH(norm_of_batch, blocks_for(norm->channels), THREADS, 0, stream, *norm, weights, running);
+    return cudaGetLastError();
+}
+
+static __global__ void norm_of_running(struct norm_channels norm, const float *weights,
+                                       const float *running) {
+    const int k = own_element();
+    if (k < norm.channels)
+        set_channel(&norm, k, running[k], running[norm.channels + k], weights[k]);
+}
+
+cudaError_t kernel_norm_of_running(const struct norm_channels *norm, const float *weights,
+                                   const float *running, cudaStream_t stream) {
+    LAUNCH(norm_of_running, blocks_for(norm->channels), THREADS, 0, stream, *norm, weights,
+           running);
+    return cudaGetLastError();
+}
+
+static __global__ void finish_gradients(const double *parts, unsigned chunks, int columns,
+                                        double *sums, float *dweights, float *dbias) {
+    const int column = own_element();
+    if (column >= columns)
+        return;
+    sums[column] = sum_parts(parts, chunks, columns, 0, column);
+    sums[columns + column] = sum_parts(parts, chunks, columns, 1, column);
+    dbias[column] = (float)sums[column];
+    dweights[column] = (float)sums[columns + column];
+}
+
+cudaError_t kernel_norm_gradients(const struct norm_channels *norm, const float *x, const float *dz,
+                                  size_t rows, double *scratch, float *dweights, float *dbias,
+                                  cudaStream_t stream) {
+    const struct gradient term = {x, dz, norm->mean, norm->inverse};
+    launch_chunks(term, rows, norm->channels, scratch, stream);
+    LAUNCH(finish_gradients, blocks_for(norm->channels), THREADS, 0, stream, scratch,
+           chunks_of(rows), norm->channels, norm->gradients, dweights, dbias);
+    return cudaGetLastError();
+}
+
+static __global__ void norm_input(struct norm_channels norm, bool of_batch, const float *x,
+                                  const float *dz, size_t count, float *dx) {
+    for (size_t i = first_element(); i < count; i += stride()) {
+        const int k = (int)(i % norm.channels);
+        const float normal = (x[i] - norm.mean[k]) * norm.inverse[k];
+        float mean = 0, slope = 0;
+        if (of_batch) {
+            mean = (float)(norm.gradients[k] / norm.moments[0]);
+            slope = (float)(norm.gradients[norm.channels + k] / norm.moments[0]);
+        }
+        dx[i] = norm.scale[k] * (dz[i] - mean - normal * slope);
+    }
+}
+
+cudaError_t kernel_norm_input(const struct norm_channels *norm, bool of_batch, const float *x,
+                              const float *dz, size_t rows, float *dx, cudaStream_t stream) {
+    const size_t count = rows * (size_t)norm->channels;
+    if (count > 0)
+        LAUNCH(norm_input, blocks_for(count), THREADS, 0, stream, *norm, of_batch, x, dz, count,
+               dx);
+    return cudaGetLastError();
+}

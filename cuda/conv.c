@@ -1,0 +1,146 @@
+/* Convolutions, by cuDNN: execution plans for each number of samples that has come. */
+#include "conv_plan.h"
+#include "plan.h"
+
+#include <stdlib.h>
+
+/* The plans of passes of so many samples; NULL where none has run yet, or there is none. */
+struct variant {
+    int samples;
+    bool sought[CONV_PASSES];
+    struct conv_plan *plans[CONV_PASSES];
+    struct variant *next;
+};
+
+struct conv {
+    bool fuses;      /* bias and relu are all that follows */
+    float *weights;  /* [filters][kernel][kernel][channels] */
+    float *dweights; /* likewise */
+    float *bias;     /* where cuDNN can read it */
+    struct variant *variants;
+};
+
+static enum status create(struct block_plan *plan) {
+    struct conv *conv = calloc(1, sizeof *conv);
+    if (conv == NULL)
+        FAIL(ST_MEMORY, "out of memory: a convolution");
+    const struct block_desc *d = &plan->desc;
+    conv->fuses = d->activation == ACTIVATION_RELU && d->pool == 1 && d->dropout == 0;
+    plan->linear = conv;
+    TRY(PLAN_ARRAY(block_biases(d), &conv->bias));
+    TRY(PLAN_ARRAY(block_weights(d), &conv->weights));
+    return PLAN_ARRAY(block_weights(d), &conv->dweights);
+}
+
+static void destroy_variant(struct variant *variant) {
+    for (int i = 0; i < CONV_PASSES; i++)
+        conv_plan_destroy(variant->plans[i]);
+    free(variant);
+}
+
+static void destroy(struct block_plan *plan) {
+    struct conv *conv = plan->linear;
+    if (conv == NULL)
+        return;
+    while (conv->variants != NULL) {
+        struct variant *next = conv->variants->next;
+        destroy_variant(conv->variants);
+        conv->variants = next;
+    }
+    cuda_release(&plan->cuda->base, conv->weights);
+    cuda_release(&plan->cuda->base, conv->dweights);
+    cuda_release(&plan->cuda->base, conv->bias);
+    free(conv);
+}
+
+static enum status load(struct block_plan *plan) {
+    const struct block_desc *d = &plan->desc;
+    const struct conv *conv = plan->linear;
+    TRY_CUDA(kernel_swap_inner(plan->weights, d->linear.channels, d->input.channels,
+                               d->kernel * d->kernel, conv->weights, plan->cuda->stream));
+    return cuda_copy(&plan->cuda->base, conv->bias, plan->bias, block_biases(d) * sizeof(float));
+}
+
+static enum status find_variant(struct conv *conv, int samples, struct variant **variant) {
+    for (*variant = conv->variants; *variant != NULL; *variant = (*variant)->next)
+        if ((*variant)->samples == samples)
+            return ST_OK;
+    *variant = calloc(1, sizeof **variant);
+    if (*variant == NULL)
+        FAIL(ST_MEMORY, "out of memory: a convolution's plans");
+    (*variant)->samples = samples;
+    (*variant)->next = conv->variants;
+    conv->variants = *variant;
+    return ST_OK;
+}
+
+/* *prepared is NULL where cuDNN has no engine for the pass. */
+static enum status prepare(struct block_plan *plan, enum conv_pass pass, int samples,
+                           struct conv_plan **prepared) {
+    struct cuda_backend *cuda = plan->cuda;
+    const struct conv_target target = {.handle = cuda->cudnn, .tf32 = cuda->tf32};
+    struct variant *variant;
+    TRY(find_variant(plan->linear, samples, &variant));
+    if (!variant->sought[pass]) {
+        cuda->preparations++;
+        TRY((pass == CONV_FORWARD_RELU ? conv_plan_find : conv_plan_create)(
+            &target, pass, &plan->desc, samples, &variant->plans[pass]));
+        if (variant->plans[pass] != NULL)
+            TRY(cuda_reserve_workspace(cuda, conv_plan_workspace(variant->plans[pass])));
+        variant->sought[pass] = true;
+    }
+    *prepared = variant->plans[pass];
+    return ST_OK;
+}
+
+static enum status run(struct block_plan *plan, enum conv_pass pass, int samples,
+                       const struct conv_arguments *arguments) {
+    struct conv_plan *prepared;
+    TRY(prepare(plan, pass, samples, &prepared));
+    return conv_plan_run(prepared, plan->cuda->cudnn, arguments, plan->cuda->workspace);
+}
+
+/* With bias and relu, where there is an engine for it: then nothing is left to follow. */
+static enum status forward(struct block_plan *plan, const struct block_pass *pass, const float *x,
+                           float *room, struct epilogue *epilogue) {
+    const struct conv *conv = plan->linear;
+    const struct conv_arguments arguments = {x, conv->weights, room, NULL};
+    struct conv_plan *fused = NULL;
+    if (pass->samples == 0)
+        return ST_OK;
+    if (conv->fuses)
+        TRY(prepare(plan, CONV_FORWARD_RELU, pass->samples, &fused));
+    if (fused != NULL) {
+        const struct conv_arguments with_bias = {x, conv->weights, room, conv->bias};
+        epilogue->activation = ACTIVATION_NONE;
+        return conv_plan_run(fused, plan->cuda->cudnn, &with_bias, plan->cuda->workspace);
+    }
+    epilogue->bias = plan->bias;
+    return run(plan, CONV_FORWARD, pass->samples, &arguments);
+}
+
+static enum status backward(struct block_plan *plan, const struct block_pass *pass, float *dz,
+                            const struct gradients *to) {
+    const struct block_desc *d = &plan->desc;
+    const struct conv *conv = plan->linear;
+    struct cuda_backend *cuda = plan->cuda;
+    TRY_CUDA(kernel_column_sums(dz, plan_rows(plan, pass->samples), d->linear.channels,
+                                plan->columns, to->dbias, cuda->stream));
+    if (pass->samples == 0)
+        return cuda_clear(&cuda->base, to->dweights, block_weights(d) * sizeof *dz);
+    const struct conv_arguments filter = {to->x, conv->dweights, dz, NULL};
+    const struct conv_arguments data = {to->dx, conv->weights, dz, NULL};
+    TRY(run(plan, CONV_BACKWARD_FILTER, pass->samples, &filter));
+    TRY_CUDA(kernel_swap_inner(conv->dweights, d->linear.channels, d->kernel * d->kernel,
+                               d->input.channels, to->dweights, cuda->stream));
+    if (to->dx == NULL)
+        return ST_OK;
+    return run(plan, CONV_BACKWARD_DATA, pass->samples, &data);
+}
+
+const struct linear_kind linear_conv = {.name = "cudnn",
+                                        .create = create,
+                                        .destroy = destroy,
+                                        .load = load,
+                                        .forward = forward,
+                                        .backward = backward};

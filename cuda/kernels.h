@@ -1,0 +1,175 @@
+/* kernels.h - the device's kernels, as functions of C that queue them on a stream.
+ *
+ * All pointers are device memory, arrays are as backend.h has them; a count may be 0. Each
+ * returns what its launch did. No kernel's result depends on the order of its threads. */
+#ifndef ESPALIER_CUDA_KERNELS_H
+#define ESPALIER_CUDA_KERNELS_H
+
+#include <cuda_runtime_api.h>
+#include <espalier/backend.h>
+
+/** Where a kernel takes the values of the step from: device memory, so that a captured launch does
+ *  not hold them; NULL: `given`. */
+struct step_source {
+    const struct step_values *device;
+    struct step_values given;
+};
+
+/* ---- pointwise.cu ---- */
+
+cudaError_t kernel_set_step(struct step_values values, struct step_values *step,
+                            cudaStream_t stream);
+cudaError_t kernel_gather_batch(const uint8_t *images, size_t pixels, const uint32_t *ids,
+                                int samples, float *out, cudaStream_t stream);
+cudaError_t kernel_softmax(const float *logits, int classes, const uint8_t *labels,
+                           const uint32_t *ids, int samples, float scale, float *dlogits,
+                           struct loss_sums *sums, cudaStream_t stream);
+cudaError_t kernel_gather(const float *dense, const uint32_t *indices, size_t count, float *out,
+                          cudaStream_t stream);
+cudaError_t kernel_scatter(const float *values, const uint32_t *indices, size_t count, float *dense,
+                           cudaStream_t stream);
+
+/* ---- update.cu ---- */
+
+cudaError_t kernel_update(const struct update_args *args, struct step_source source, float *beta,
+                          float *gradient, float *state0, float *state1, size_t count,
+                          cudaStream_t stream);
+
+/* ---- epilogue.cu: what follows the linear map ---- */
+
+/** z' = factor (z - mean[c]) scale[c] + bias[c], then activation, pooling and dropout. */
+struct epilogue {
+    int height, width, channels; /* of z */
+    int out_height, out_width, pool;
+    enum activation activation;
+    float factor;              /* of z and of the bias */
+    const float *bias;         /* [channels]; NULL: 0 */
+    const float *mean, *scale; /* [channels]; NULL: 0 and 1 */
+    float dropout;             /* 0: nothing is dropped */
+    uint64_t seed;
+    uint32_t stream;     /* of dropout's random numbers */
+    const uint32_t *ids; /* [samples] */
+    struct step_source source;
+};
+
+/** z [samples][height][width][channels] -> y [samples][out_height][out_width][channels], and the
+ *  place of each window's maximum, or DROPPED, in `state`. Without pooling y may be z. */
+cudaError_t kernel_epilogue(const struct epilogue *epilogue, int samples, const float *z, float *y,
+                            uint8_t *state, cudaStream_t stream);
+/** dy -> dz. Without pooling dz may be dy. */
+cudaError_t kernel_epilogue_backward(const struct epilogue *epilogue, int samples, const float *y,
+                                     const uint8_t *state, const float *dy, float *dz,
+                                     cudaStream_t stream);
+
+/* ---- columns.cu: sums over the rows of [rows][columns] ---- */
+
+/** Doubles of scratch that the sums of so many rows need. */
+size_t column_scratch(size_t rows, int columns);
+cudaError_t kernel_column_sums(const float *values, size_t rows, int columns, double *scratch,
+                               float *sums, cudaStream_t stream);
+
+/** What batch normalisation knows of its channels. sums: [1 + channels] before the ranks have
+ *  added theirs: the number of rows, then the sum of each column. */
+struct norm_channels {
+    int channels;
+    float epsilon, momentum;
+    double *moments;               /* [1 + channels]: rows, sums over them */
+    double *squares;               /* [channels]: of the deviations from the mean */
+    double *gradients;             /* [2][channels]: sums of dz, of dz xhat */
+    float *mean, *scale, *inverse; /* scale: w inverse; inverse: 1 / sqrt(variance + epsilon) */
+};
+
+cudaError_t kernel_norm_moments(const struct norm_channels *norm, const float *x, size_t rows,
+                                double *scratch, cudaStream_t stream);
+cudaError_t kernel_norm_squares(const struct norm_channels *norm, const float *x, size_t rows,
+                                double *scratch, cudaStream_t stream);
+/** Mean, scale and inverse of the batch, which moves `running` [2][channels]; or of `running`. */
+cudaError_t kernel_norm_of_batch(const struct norm_channels *norm, const float *weights,
+                                 float *running, cudaStream_t stream);
+cudaError_t kernel_norm_of_running(const struct norm_channels *norm, const float *weights,
+                                   const float *running, cudaStream_t stream);
+/** norm->gradients, and their roundings to dweights and dbias. */
+cudaError_t kernel_norm_gradients(const struct norm_channels *norm, const float *x, const float *dz,
+                                  size_t rows, double *scratch, float *dweights, float *dbias,
+                                  cudaStream_t stream);
+/** dx of dz; `of_batch`: mean and variance depend on x too. dx may be dz. */
+cudaError_t kernel_norm_input(const struct norm_channels *norm, bool of_batch, const float *x,
+                              const float *dz, size_t rows, float *dx, cudaStream_t stream);
+
+/* ---- layout.cu: weights [outer][inner][taps] <-> [outer][taps][inner] ---- */
+
+cudaError_t kernel_swap_inner(const float *from, int outer, int inner, int taps, float *to,
+                              cudaStream_t stream);
+
+/* ---- dropconnect.cu ---- */
+
+struct connect {
+    int inputs, units;
+    float dropped; /* fraction */
+    int draws;     /* in evaluation */
+    uint64_t seed;
+    uint32_t stream, draws_stream; /* of random numbers */
+    const uint32_t *ids;
+    struct step_source source;
+    enum activation activation;
+};
+
+/** 32-bit words of one sample's mask: a bit for each weight, then for each bias. */
+size_t connect_words(int inputs, int units);
+cudaError_t kernel_connect_masks(const struct connect *connect, int samples, uint32_t *masks,
+                                 cudaStream_t stream);
+cudaError_t kernel_connect_forward(const struct connect *connect, int samples,
+                                   const uint32_t *masks, const float *weights, const float *bias,
+                                   const float *x, float *z, cudaStream_t stream);
+/** Any of dweights (with dbias) and dx may be NULL. */
+cudaError_t kernel_connect_backward(const struct connect *connect, int samples,
+                                    const uint32_t *masks, const float *weights, const float *x,
+                                    const float *dz, float *dweights, float *dbias, float *dx,
+                                    cudaStream_t stream);
+/** Activations [samples][units] in evaluation, the mean over the draws. */
+cudaError_t kernel_connect_sample(const struct connect *connect, int samples, const float *weights,
+                                  const float *bias, const float *x, float *y, cudaStream_t stream);
+
+/* ---- survivors.cu ---- */
+
+/** Elements of one block of the counts below. */
+enum { SURVIVOR_CHUNK = 1024 };
+
+static inline size_t survivor_chunks(size_t count) {
+    return (count + SURVIVOR_CHUNK - 1) / SURVIVOR_CHUNK;
+}
+
+/** counts [chunks + 1] becomes, for each chunk, how many set bits come before it, then all. */
+cudaError_t kernel_count_bits(const uint64_t *mask, size_t first_bit, size_t count,
+                              uint32_t *counts, cudaStream_t stream);
+cudaError_t kernel_compact(const uint32_t *words, const uint64_t *mask, size_t first_bit,
+                           size_t count, const uint32_t *counts, uint32_t *kept,
+                           cudaStream_t stream);
+/** The first *count words. */
+cudaError_t kernel_copy_counted(const uint32_t *words, const uint32_t *count, size_t most,
+                                uint32_t *to, cudaStream_t stream);
+/** Adds to *hash. */
+cudaError_t kernel_hash(const uint32_t *words, size_t count, unsigned long long *hash,
+                        cudaStream_t stream);
+
+/** A search for the `keep` largest magnitudes, by eight bits of them at a time. */
+struct selection {
+    unsigned long long not_finite; /* the lowest index of a NaN or an infinity, else all ones */
+    unsigned long long wanted;     /* of those that begin like the threshold */
+    uint32_t threshold;
+    uint32_t bins[256];
+};
+
+cudaError_t kernel_select_begin(struct selection *selection, size_t keep, cudaStream_t stream);
+/** Magnitudes, as integers of the same order, of one segment. */
+cudaError_t kernel_magnitudes(const float *values, size_t count, size_t first, uint32_t *magnitudes,
+                              struct selection *selection, cudaStream_t stream);
+/** Finds the digit at bit `shift` of the threshold. */
+cudaError_t kernel_select_digit(const uint32_t *magnitudes, size_t count, int shift,
+                                struct selection *selection, cudaStream_t stream);
+/** Sets the bits of what is above the threshold and of the first `wanted` that are equal. */
+cudaError_t kernel_select_mark(const uint32_t *magnitudes, size_t count,
+                               const struct selection *selection, uint32_t *counts, uint64_t *mask,
+                               cudaStream_t stream);
+
+#endif

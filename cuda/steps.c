@@ -1,0 +1,106 @@
+/* Steps of training as CUDA graphs: captured once, then replayed, or updated where they have been
+ * forgotten. */
+#include "backend_cuda.h"
+
+struct step_source cuda_step_source(const struct cuda_backend *cuda, struct step_values given) {
+    return (struct step_source){cuda->in_step ? cuda->values : NULL, given};
+}
+
+static void drop(struct captured_step *step) {
+    if (step->exec != NULL)
+        (void)cudaGraphExecDestroy(step->exec);
+    *step = (struct captured_step){.key = 0};
+}
+
+void cuda_forget_steps(struct backend *backend) {
+    struct cuda_backend *cuda = cuda_of(backend);
+    for (int i = 0; i < STEP_KEYS; i++)
+        cuda->captured[i].is_current = false;
+}
+
+void cuda_destroy_steps(struct cuda_backend *cuda) {
+    for (int i = 0; i < STEP_KEYS; i++)
+        drop(&cuda->captured[i]);
+}
+
+/* The step of a key; a new one takes the place of the one that has not run for longest. */
+static struct captured_step *find_step(struct cuda_backend *cuda, uint64_t key) {
+    struct captured_step *oldest = &cuda->captured[0];
+    for (int i = 0; i < STEP_KEYS; i++) {
+        struct captured_step *step = &cuda->captured[i];
+        if (step->ran > 0 && step->key == key)
+            return step;
+        if (step->ran < oldest->ran)
+            oldest = step;
+    }
+    drop(oldest);
+    oldest->key = key;
+    return oldest;
+}
+
+/* Libraries set themselves up, and plans allocate, in the first run. */
+static enum status run_plainly(struct cuda_backend *cuda, struct captured_step *step,
+                               const struct step_work *work) {
+    cuda->in_step = true;
+    const enum status status = work->call(work->context);
+    cuda->in_step = false;
+    if (status == ST_OK)
+        step->prepared = cuda->preparations;
+    return status;
+}
+
+static enum status capture(struct cuda_backend *cuda, const struct step_work *work,
+                           cudaGraph_t *graph) {
+    TRY_CUDA(cudaStreamBeginCapture(cuda->stream, cudaStreamCaptureModeThreadLocal));
+    cuda->in_step = true;
+    const enum status status = work->call(work->context);
+    cuda->in_step = false;
+    const cudaError_t error = cudaStreamEndCapture(cuda->stream, graph);
+    if (status != ST_OK) {
+        (void)cudaGetLastError();
+        return status; /* the first failure, not what came of it */
+    }
+    TRY_CUDA(error);
+    return ST_OK;
+}
+
+/* Into what there is, where the graph has the same form; that is much cheaper. */
+static enum status instantiate(struct captured_step *step, cudaGraph_t graph) {
+    cudaGraphExecUpdateResultInfo result;
+    if (step->exec != NULL) {
+        if (cudaGraphExecUpdate(step->exec, graph, &result) == cudaSuccess)
+            return ST_OK;
+        (void)cudaGetLastError();
+        (void)cudaGraphExecDestroy(step->exec);
+        step->exec = NULL;
+    }
+    TRY_CUDA(cudaGraphInstantiate(&step->exec, graph, 0));
+    return ST_OK;
+}
+
+static enum status capture_step(struct cuda_backend *cuda, struct captured_step *step,
+                                const struct step_work *work) {
+    cudaGraph_t graph = NULL;
+    enum status status = capture(cuda, work, &graph);
+    if (status == ST_OK)
+        status = instantiate(step, graph);
+    if (graph != NULL)
+        (void)cudaGraphDestroy(graph);
+    step->is_current = status == ST_OK;
+    return status;
+}
+
+enum status cuda_run_step(struct backend *backend, const struct step_values *values,
+                          const struct step_work *work) {
+    struct cuda_backend *cuda = cuda_of(backend);
+    TRY_CUDA(kernel_set_step(*values, cuda->values, cuda->stream));
+    struct captured_step *step = find_step(cuda, work->key);
+    const bool is_prepared = step->ran > 0 && step->prepared == cuda->preparations;
+    step->ran = ++cuda->steps;
+    if (!cuda->captures || (!step->is_current && !is_prepared))
+        return run_plainly(cuda, step, work);
+    if (!step->is_current)
+        TRY(capture_step(cuda, step, work));
+    TRY_CUDA(cudaGraphLaunch(step->exec, cuda->stream));
+    return ST_OK;
+}
