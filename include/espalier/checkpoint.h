@@ -58,13 +58,27 @@ struct checkpoint_states {
     const char *const *names;
 };
 
-/** Write the checkpoint of state->step into `run_dir`, flushed to disk, whole or not at all.
+/** A run as it was, in memory of its own: what the run does next leaves it alone. */
+struct checkpoint_copy {
+    struct arena *arena;
+    struct safetensor *tensors;
+    int tensors_count;
+    struct run_state state;
+    char *recipe_text, *recipe_name;
+};
+
+/** Copy what a checkpoint of state->step holds. checkpoint_copy_destroy frees it (legal on a zeroed
+ *  one, and after failure).
  *
- *  rank_sums [state->ranks]
- *  bytes     receives the file's length */
-enum status checkpoint_write(const char *run_dir, const struct recipe *recipe,
-                             const struct network *network, const struct checkpoint_states *states,
-                             const struct run_state *state, const struct loss_sums *rank_sums,
+ *  rank_sums [state->ranks] */
+enum status checkpoint_take(const struct recipe *recipe, const struct network *network,
+                            const struct checkpoint_states *states, const struct run_state *state,
+                            const struct loss_sums *rank_sums, struct checkpoint_copy *copy);
+void checkpoint_copy_destroy(struct checkpoint_copy *copy);
+
+/** Write the copy into `run_dir`, flushed to disk, whole or not at all. *bytes is the file's
+ *  length. */
+enum status checkpoint_write(const char *run_dir, const struct checkpoint_copy *copy,
                              uint64_t *bytes);
 
 /** The file name of a step's checkpoint: "checkpoints/step-00000469.safetensors". */

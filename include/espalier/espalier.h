@@ -18,6 +18,7 @@
 #include <espalier/idx.h>
 #include <espalier/initializer.h>
 #include <espalier/interrupt.h>
+#include <espalier/job.h>
 #include <espalier/kinds.h>
 #include <espalier/model.h>
 #include <espalier/nearest.h>

@@ -27,8 +27,10 @@ enum status event_log_close(struct event_log *log);
 
 /** Append a line with its newline, as one write. */
 enum status event_log_append(struct event_log *log, const char *line, size_t length);
-/** Flush to disk; *bytes is the file's length. */
-enum status event_log_sync(struct event_log *log, int64_t *bytes);
+/** *bytes is the file's length, 0 for a closed log. */
+enum status event_log_length(const struct event_log *log, int64_t *bytes);
+/** Flush to disk what was appended before. Any thread may, while another appends. */
+enum status event_log_flush(const struct event_log *log);
 /** Drop what lies behind the first `bytes`. ST_INPUT when there are fewer. */
 enum status event_log_cut(struct event_log *log, int64_t bytes);
 

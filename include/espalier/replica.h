@@ -22,7 +22,7 @@ struct replica_seconds {
 
 /** What a rank may ask of all: summed along with the gradient, so that after an update all ranks
  * know at no cost of its own. */
-enum replica_request { REQUEST_STOP, REQUEST_CHECKPOINT, REQUEST_COUNT };
+enum replica_request { REQUEST_STOP, REQUEST_CHECKPOINT, REQUEST_SAVED, REQUEST_COUNT };
 
 struct replica {
     const struct recipe *recipe;

@@ -24,6 +24,8 @@ enum status {
     ST_COUNT
 };
 
+enum { STATUS_MESSAGE_SIZE = 2048 }; /* of the longest message, with its end */
+
 /** Record a message (printf's format) for this thread and return `code`. Control characters become
  *  '?', so that a message is one line whatever it quotes. */
 enum status status_fail(enum status code, const char *format, ...)

@@ -3,9 +3,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 
-enum { MESSAGE_SIZE = 2048 };
-
-static _Thread_local char message[MESSAGE_SIZE];
+static _Thread_local char message[STATUS_MESSAGE_SIZE];
 
 /* Names and texts of files from anywhere are quoted: they stay on the line and do not steer the
  * terminal that shows it. */
@@ -16,7 +14,7 @@ static void blunt(char *text) {
 }
 
 enum status status_fail(enum status code, const char *format, ...) {
-    char text[MESSAGE_SIZE]; /* the arguments may quote the message before */
+    char text[STATUS_MESSAGE_SIZE]; /* the arguments may quote the message before */
     va_list arguments;
     va_start(arguments, format);
     vsnprintf(text, sizeof text, format, arguments);

@@ -1,7 +1,7 @@
+#include <espalier/job.h>
 #include <espalier/watchdog.h>
 
 #include <pthread.h>
-#include <signal.h>
 #include <stdatomic.h>
 #include <stdint.h>
 #include <time.h>
@@ -71,12 +71,7 @@ static int start_thread(void) {
     pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
     pthread_cond_init(&dog.stopped, &attributes);
     pthread_condattr_destroy(&attributes);
-    sigset_t all, before; /* signals are for the main thread */
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    const int failed = pthread_create(&dog.thread, NULL, watch, NULL);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    return failed;
+    return thread_start(&dog.thread, watch, NULL);
 }
 
 enum status watchdog_start(double seconds, struct watchdog_alarm alarm) {

@@ -65,21 +65,20 @@ void checkpoint_name(int64_t step, char name[CHECKPOINT_NAME_MAX]) {
              (long long)step);
 }
 
-/* ---- writing ---- */
+/* ---- the copy ---- */
 
-/* A file under construction: tensors that point into the arena. */
+/* A copy under construction. */
 struct writer {
     const struct network *network;
     struct arena *arena;
-    struct safetensor *tensors;
-    int count;
+    struct checkpoint_copy *copy;
 };
 
 static enum status add_tensor(struct writer *w, const char *name, enum safetensors_type type,
                               uint64_t count, const void *values) {
     char *copy;
     TRY(arena_strdup(w->arena, name, &copy));
-    w->tensors[w->count++] = (struct safetensor){
+    w->copy->tensors[w->copy->tensors_count++] = (struct safetensor){
         .name = copy, .type = type, .dimensions = 1, .size = {count}, .values = values};
     return ST_OK;
 }
@@ -91,7 +90,7 @@ static enum status add_scalar(struct writer *w, const struct checkpoint_scalar *
     TRY(ARENA_ARRAY(w->arena, 1, &value));
     memcpy(value, (const char *)state + scalar->offset, scalar->size);
     TRY(add_tensor(w, scalar->name, scalar->type, 1, value));
-    w->tensors[w->count - 1].dimensions = 0;
+    w->copy->tensors[w->copy->tensors_count - 1].dimensions = 0;
     return ST_OK;
 }
 
@@ -177,7 +176,7 @@ static enum status fill(struct writer *w, const struct checkpoint_states *states
                         const struct run_state *state, const struct loss_sums *rank_sums) {
     size_t most = (size_t)checkpoint_scalars_count + 3 +
                   (size_t)w->network->parameters_count * (size_t)(2 + states->count);
-    TRY(ARENA_ARRAY(w->arena, most, &w->tensors));
+    TRY(ARENA_ARRAY(w->arena, most, &w->copy->tensors));
     TRY(add_state(w, state, rank_sums));
     TRY(add_thresholds(w));
     TRY(add_vector(w, w->network->beta, NULL));
@@ -187,19 +186,24 @@ static enum status fill(struct writer *w, const struct checkpoint_states *states
     return add_masks(w);
 }
 
-static enum status write_tensors(struct writer *w, const char *path, const struct recipe *recipe,
-                                 uint64_t *bytes) {
-    char *text = NULL;
-    TRY(recipe_text(recipe, &text));
-    const struct safetensors_entry metadata[] = {{CHECKPOINT_FORMAT_KEY, CHECKPOINT_FORMAT},
-                                                 {"espalier.version", ESPALIER_VERSION},
-                                                 {"espalier.name", recipe->name},
-                                                 {"espalier.recipe", text}};
-    enum status status = safetensors_write_sealed(path, w->tensors, w->count, metadata,
-                                                  sizeof metadata / sizeof metadata[0], bytes);
-    free(text);
-    return status;
+enum status checkpoint_take(const struct recipe *recipe, const struct network *network,
+                            const struct checkpoint_states *states, const struct run_state *state,
+                            const struct loss_sums *rank_sums, struct checkpoint_copy *copy) {
+    *copy = (struct checkpoint_copy){.state = *state};
+    TRY(arena_create(&copy->arena));
+    struct writer w = {network, copy->arena, copy};
+    TRY(recipe_text(recipe, &copy->recipe_text));
+    TRY(arena_strdup(copy->arena, recipe->name, &copy->recipe_name));
+    return fill(&w, states, state, rank_sums);
 }
+
+void checkpoint_copy_destroy(struct checkpoint_copy *copy) {
+    arena_destroy(copy->arena);
+    free(copy->recipe_text);
+    *copy = (struct checkpoint_copy){.arena = NULL};
+}
+
+/* ---- writing ---- */
 
 static enum status make_folder(const char *run_dir) {
     char folder[FILE_PATH_MAX];
@@ -211,20 +215,16 @@ static enum status make_folder(const char *run_dir) {
     return ST_OK;
 }
 
-enum status checkpoint_write(const char *run_dir, const struct recipe *recipe,
-                             const struct network *network, const struct checkpoint_states *states,
-                             const struct run_state *state, const struct loss_sums *rank_sums,
+enum status checkpoint_write(const char *run_dir, const struct checkpoint_copy *copy,
                              uint64_t *bytes) {
-    struct writer w = {.network = network};
     char name[CHECKPOINT_NAME_MAX], path[FILE_PATH_MAX];
-    enum status status;
-    checkpoint_name(state->step, name);
+    const struct safetensors_entry metadata[] = {{CHECKPOINT_FORMAT_KEY, CHECKPOINT_FORMAT},
+                                                 {"espalier.version", ESPALIER_VERSION},
+                                                 {"espalier.name", copy->recipe_name},
+                                                 {"espalier.recipe", copy->recipe_text}};
+    checkpoint_name(copy->state.step, name);
     TRY(path_join(run_dir, name, path));
     TRY(make_folder(run_dir));
-    TRY(arena_create(&w.arena));
-    TRY_OUT(fill(&w, states, state, rank_sums));
-    TRY_OUT(write_tensors(&w, path, recipe, bytes));
-out:
-    arena_destroy(w.arena);
-    return status;
+    return safetensors_write_sealed(path, copy->tensors, copy->tensors_count, metadata,
+                                    sizeof metadata / sizeof metadata[0], bytes);
 }

@@ -52,14 +52,17 @@ enum status event_log_append(struct event_log *log, const char *line, size_t len
     return write_all(log->descriptor, line, length) ? ST_OK : io_fail(log);
 }
 
-enum status event_log_sync(struct event_log *log, int64_t *bytes) {
-    *bytes = 0;
+enum status event_log_length(const struct event_log *log, int64_t *bytes) {
+    off_t end = log->is_open ? lseek(log->descriptor, 0, SEEK_END) : 0;
+    *bytes = end < 0 ? 0 : (int64_t)end; /* a pipe or a device has none */
+    return ST_OK;
+}
+
+enum status event_log_flush(const struct event_log *log) {
     if (!log->is_open)
         return ST_OK;
     if (fsync(log->descriptor) != 0 && errno != EINVAL) /* no such thing for a pipe or a device */
         return io_fail(log);
-    off_t end = lseek(log->descriptor, 0, SEEK_END);
-    *bytes = end < 0 ? 0 : (int64_t)end;
     return ST_OK;
 }
 

@@ -41,6 +41,7 @@ enum status trainer_write_results(struct trainer *t) {
     const struct run_summary summary = summarize(t, digest);
     snprintf(path, sizeof path, "%s/model.safetensors", t->options->run_dir);
     TRY(model_write(path, t->replica.network, &t->recipe));
+    TRY(trainer_finish_save(t)); /* the last one, written meanwhile */
     TRY(event_end(&t->log, &summary));
     TRY(event_log_close(&t->log));
     return summary_write(t->options->run_dir, &summary);

@@ -1,4 +1,4 @@
-/* The run directory, and the state of a run on its way into a checkpoint and back. */
+/* The run directory, and where a run goes on from. */
 #include "trainer_internal.h"
 
 #include <espalier/digest.h>
@@ -9,76 +9,10 @@
 /* How long a resumed run waits for the one before it to let go of the directory. */
 static const double lock_seconds = 10;
 
-/* What the optimizer keeps beside the parameters. */
-static struct checkpoint_states states_of(const struct trainer *t) {
-    return (struct checkpoint_states){
-        .count = OPTIMIZER_STATES_MAX,
-        .vectors = t->replica.optimizer.states,
-        .names = optimizer_state_names[t->recipe.train.optimizer.kind],
-    };
-}
-
 static int64_t data_hash(const struct trainer *t) {
     const size_t images = (size_t)t->train.count * shape_size(t->train.shape);
     return (int64_t)(hash_words(t->train.images, images / sizeof(uint32_t)) +
                      31 * hash_words(t->train.labels, t->train.count / sizeof(uint32_t)));
-}
-
-/* ---- writing ---- */
-
-/* What other parts of the run know themselves, and the times. */
-static void complete_state(const struct trainer *t, struct run_state *state) {
-    const double now = monotonic_seconds();
-    state->step = t->replica.step;
-    state->optimizer_step = (int64_t)t->replica.optimizer.step;
-    state->seed = (int64_t)t->recipe.train.seed;
-    state->ranks = t->communicator->size;
-    state->data_hash = t->data_hash;
-    state->seconds_total = now - t->start_seconds;
-    state->seconds_epoch = state->position > 0 ? now - t->epoch_seconds : 0;
-    state->seconds_event = state->since_event > 0 ? now - t->event_seconds : 0;
-}
-
-static enum status write_checkpoint(struct trainer *t, const struct loss_sums *rank_sums) {
-    const double begin = monotonic_seconds();
-    const struct checkpoint_states states = states_of(t);
-    struct run_state state = t->state;
-    char file[CHECKPOINT_NAME_MAX];
-    struct checkpoint_event event = {.step = t->replica.step, .file = file};
-    complete_state(t, &state);
-    TRY(event_log_sync(&t->log, &state.events_bytes));
-    checkpoint_name(state.step, file);
-    TRY(checkpoint_write(t->options->run_dir, &t->recipe, t->replica.network, &states, &state,
-                         rank_sums, &event.bytes));
-    TRY(checkpoint_drop_old(t->options->run_dir, t->recipe.checkpoint.keep, state.best_step));
-    event.seconds_event = monotonic_seconds() - begin;
-    return event_checkpoint(&t->log, &event);
-}
-
-/* Every rank's sums since the last step event, [ranks] on every rank. */
-static enum status gather_sums(struct trainer *t, struct loss_sums *all) {
-    struct backend *backend = t->replica.backend;
-    struct loss_sums mine;
-    TRY_TOGETHER(t->communicator,
-                 all == NULL ? status_fail(ST_MEMORY, "out of memory: sums of %d ranks",
-                                           t->communicator->size)
-                             : backend->download(backend, &mine, t->replica.sums, sizeof mine));
-    return t->communicator->allgather(t->communicator, &mine, all, sizeof mine);
-}
-
-enum status trainer_checkpoint(struct trainer *t) {
-    struct loss_sums *all = malloc((size_t)t->communicator->size * sizeof *all);
-    enum status status = gather_sums(t, all);
-    if (status == ST_OK)
-        status = replica_complete(&t->replica);
-    if (status == ST_OK)
-        status = pruner_compare_replicas(&t->pruner, t->replica.step); /* rank 0 speaks for all */
-    if (status == ST_OK)
-        status = communicator_agree(t->communicator,
-                                    t->communicator->rank == 0 ? write_checkpoint(t, all) : ST_OK);
-    free(all);
-    t->checkpoint_seconds = monotonic_seconds();
-    return status;
 }
 
 /* ---- reading ---- */
@@ -143,7 +77,7 @@ static enum status check_recipe(const struct trainer *t, const char *name) {
 
 /* Bring the replica to where the checkpoint was. */
 static enum status restore(struct trainer *t) {
-    const struct checkpoint_states states = states_of(t);
+    const struct checkpoint_states states = trainer_states(t);
     struct backend *backend = t->replica.backend;
     struct loss_sums sums;
     TRY(checkpoint_restore(&t->resumed, t->replica.network, &states));

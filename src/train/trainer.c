@@ -102,6 +102,7 @@ static enum status update(struct trainer *t, struct slice window) {
     const bool due = seconds > 0 && monotonic_seconds() - t->checkpoint_seconds >= seconds;
     t->replica.requests[REQUEST_STOP] = interrupt_pending();
     t->replica.requests[REQUEST_CHECKPOINT] = due && t->communicator->rank == 0;
+    t->replica.requests[REQUEST_SAVED] = trainer_has_saved(t);
     TRY(replica_update(&t->replica, window));
     watchdog_beat();
     t->state.since_event += window.count;
@@ -118,10 +119,13 @@ static enum status checkpoint_if_asked(struct trainer *t, bool last) {
     const bool stop = t->replica.requests[REQUEST_STOP] > 0;
     const bool due =
         t->replica.requests[REQUEST_CHECKPOINT] > 0 || (every > 0 && t->replica.step % every == 0);
+    if (t->replica.requests[REQUEST_SAVED] > 0)
+        TRY(trainer_finish_checkpoint(t)); /* a disk that is full ends the run now */
     if (stop || (due && !last))
         TRY(trainer_checkpoint(t));
     if (!stop)
         return ST_OK;
+    TRY(trainer_finish_checkpoint(t));
     return communicator_agree(
         t->communicator, status_fail(ST_STOPPED,
                                      "stopped on request after update %lld of %lld; --resume goes "
@@ -196,6 +200,8 @@ enum status trainer_run(const struct recipe *recipe, struct communicator *commun
     progress_begin(&t.progress, stderr, options->quiet || communicator->rank != 0);
     interrupt_catch();
     enum status status = run(&t);
+    job_wait(&t.save.job); /* after a failure, which is the one to report */
+    checkpoint_copy_destroy(&t.save.copy);
     watchdog_stop();
     interrupt_release();
     enum status closed = event_log_close(&t.log);

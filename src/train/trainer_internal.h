@@ -5,10 +5,19 @@
 #include <espalier/checkpoint.h>
 #include <espalier/evaluate.h>
 #include <espalier/events.h>
+#include <espalier/job.h>
 #include <espalier/progress.h>
 #include <espalier/prune.h>
 #include <espalier/replica.h>
 #include <espalier/trainer.h>
+
+/* Rank 0's checkpoint on its way to the disk. */
+struct save {
+    struct job job;
+    struct checkpoint_copy copy;
+    uint64_t bytes;
+    double seconds; /* that the run has waited for it so far */
+};
 
 struct trainer {
     struct recipe recipe; /* the caller's, but for its name after a resume; owns nothing */
@@ -27,6 +36,8 @@ struct trainer {
     int64_t last_step, data_hash;
     /* monotonic; a resumed run's begin in the past, by what it had already taken */
     double start_seconds, epoch_seconds, event_seconds, checkpoint_seconds;
+
+    struct save save;
 
     int64_t own_samples;             /* of state.since_event, this rank's */
     double seen_loss, seen_accuracy; /* rank 0's of late, for the progress line */
@@ -54,8 +65,23 @@ enum status trainer_report_epoch(struct trainer *t);
  *  nothing left to do. Collective. */
 enum status trainer_open(struct trainer *t, bool *finished);
 
-/** Write a checkpoint of the run as it is now, between two updates. Collective. */
+/* ---- save.c ---- */
+
+/** What the optimizer keeps beside the parameters. */
+struct checkpoint_states trainer_states(const struct trainer *t);
+
+/** Begin to write a checkpoint of the run as it is now, between two updates; whatever is under way
+ *  is finished first. Collective. */
 enum status trainer_checkpoint(struct trainer *t);
+
+/** Whether one that was begun has been written, or has failed. Rank 0 knows. */
+bool trainer_has_saved(const struct trainer *t);
+
+/** Wait until the last one is written. Collective. */
+enum status trainer_finish_checkpoint(struct trainer *t);
+
+/** Rank 0's part of it; legal on all. */
+enum status trainer_finish_save(struct trainer *t);
 
 /* ---- results.c ---- */
 

@@ -4,9 +4,10 @@ import os
 import shutil
 
 from program import environment, read_events, run, summary
-from resuming import SMOOTH, ResumeTest
+from resuming import SETTINGS as RUN
+from resuming import SMOOTH, STEPS, ResumeTest, lines
 
-# Three checkpoints, of which one is dropped, in as few calls as possible.
+# Two checkpoints, of which one is dropped, in as few calls as possible.
 SETTINGS = [
     "data.train_limit=120", "data.test_limit=20", "data.validation=20", "train.steps=0",
     "train.batch=50", "train.epochs=1", "train.log_every=2", "checkpoint.every=1", "checkpoint.keep=1",
@@ -24,26 +25,28 @@ class Faults(ResumeTest):
         env = environment(LD_PRELOAD=os.environ["FAULT_SHIM"], FAULT_DIR=self.path("run"), **faults)
         return run(*self.words("run", SETTINGS), *options, env=env)
 
-    def calls(self, *options):
-        """The calls that change files of the run, in their order."""
+    def sites(self, *options):
+        """Each call that changes a file of the run, as ("rename summary.json.tmp", 1): the first of
+        those. What threads do to different files has no order; what is done to one has."""
         result = self.run_with(*options, FAULT_LOG=self.path("log"))
         self.assertEqual(result.code, 0, result.err)
         with open(self.path("log")) as file:
-            calls = file.read().split()
+            lines = file.read().splitlines()
         os.remove(self.path("log"))
-        return calls
+        return [(line, lines[:i].count(line) + 1) for i, line in enumerate(lines)]
 
-    def every_call(self, fault, check, only=None):
+    def every_call(self, fault, check, only=""):
         """Fail at each call in turn; afterwards the run goes on, and nothing is missing."""
-        calls = self.calls()
-        self.assertGreater(len(calls), 30)
-        self.assertEqual({"open", "write", "fsync", "rename", "unlink", "mkdir"} - set(calls), set())
-        for at, call in enumerate(calls, 1):
-            if call != (only or call):
+        sites = self.sites()
+        self.assertGreater(len(sites), 30)
+        calls = {site.split()[0] for site, _ in sites}
+        self.assertEqual({"open", "write", "fsync", "rename", "unlink", "mkdir"} - calls, set())
+        for site, at in sites:
+            if not site.startswith(only):
                 continue
-            with self.subTest(at=at, call=call):
+            with self.subTest(site=site, at=at):
                 shutil.rmtree(self.path("run"))
-                check(call, self.run_with(FAULT=fault, FAULT_AT=at))
+                check(site, self.run_with(FAULT=fault, FAULT_SITE=site, FAULT_AT=at))
                 self.finish(self.start("run", SETTINGS, "--resume"))
                 self.assert_same_run("whole", "run")
                 self.assertEqual(self.leftovers(), [])
@@ -52,38 +55,39 @@ class Faults(ResumeTest):
         return [name for _, _, names in os.walk(self.path("run"))
                 for name in names if name.endswith((".tmp", ".damaged"))]
 
-    def killed(self, _call, result):
+    def killed(self, _site, result):
         self.assertEqual(result.code, -9, result.err)
 
     def test_killed_at_every_call(self):
         self.every_call("kill", self.killed)
 
     def test_killed_in_the_midst_of_every_write(self):
-        self.every_call("torn", self.killed, only="write")
+        self.every_call("torn", self.killed, only="write ")
 
-    def refused(self, call, result, reason):
+    def refused(self, site, result, reason):
         """One line names the file and the reason; only a directory may stay unflushed."""
-        if result.code == 0 and call == "fsync":
-            return
-        self.assert_refused(result, self.path("run"), reason, code=1)
+        if site in ("fsync run", "fsync checkpoints"):
+            self.assertEqual(result.code, 0, result.err)
+        else:
+            self.assert_refused(result, self.path("run"), reason, code=1)
 
     def test_full_disk_at_every_call(self):
-        def check(call, result):
-            if call in ("open", "write", "mkdir") or result.code != 0:
-                self.refused(call, result, "No space left on device")
+        def check(site, result):
+            if site.split()[0] in ("open", "write", "mkdir") or result.code != 0:
+                self.assert_refused(result, self.path("run"), "No space left on device", code=1)
             self.assertEqual(self.leftovers(), [])
 
         self.every_call("ENOSPC", check)
 
     def test_error_at_every_call(self):
-        self.every_call("EIO", lambda call, result: self.refused(call, result,
+        self.every_call("EIO", lambda site, result: self.refused(site, result,
                                                                  "Input/output error"))
 
     def test_read_only_directory(self):
         """From the start, and half way."""
         self.assert_refused(self.run_with(FAULT="EROFS", FAULT_AT=1), self.path("run"),
                             "Read-only file system", code=1)
-        at = len(self.calls()) // 2
+        at = len(self.sites()) // 2
         shutil.rmtree(self.path("run"))
         self.assert_refused(self.run_with(FAULT="EROFS", FAULT_AT=at), self.path("run"),
                             "Read-only file system", code=1)
@@ -95,13 +99,44 @@ class Faults(ResumeTest):
         shutil.copytree(self.path("whole"), self.path("begun"))
         os.remove(self.path("begun", "summary.json"))
         shutil.copytree(self.path("begun"), self.path("run"))
-        for at, call in enumerate(self.calls("--resume"), 1):
-            with self.subTest(at=at, call=call):
+        for site, at in self.sites("--resume"):
+            with self.subTest(site=site, at=at):
                 shutil.rmtree(self.path("run"))
                 shutil.copytree(self.path("begun"), self.path("run"))
-                self.killed(call, self.run_with("--resume", FAULT="kill", FAULT_AT=at))
+                self.killed(site, self.run_with("--resume", FAULT="kill", FAULT_SITE=site, FAULT_AT=at))
                 self.finish(self.start("run", SETTINGS, "--resume"))
                 self.assert_same_run("whole", "run")
+
+
+class Background(ResumeTest):
+    """A checkpoint is written while the run goes on."""
+
+    CHECKPOINTS = [s for s in RUN if not s.startswith("checkpoint.")] + ["checkpoint.every=20"]
+
+    def hang(self, site, *settings):
+        """Start a run that hangs in the first call of that kind."""
+        env = environment(LD_PRELOAD=os.environ["FAULT_SHIM"], FAULT_DIR=self.path("run"),
+                          FAULT="hang", FAULT_SITE=site, FAULT_AT="1")
+        return self.start("run", self.CHECKPOINTS + list(settings), env=env)
+
+    def test_disk_that_hangs_holds_up_the_next_checkpoint_only(self):
+        """Updates go on to it; the process is killed, and goes on from the checkpoint before."""
+        for at, before, after in ((40, 20, 43), (43, 40, 60), (80, 60, STEPS)):
+            with self.subTest(at=at):
+                self.train(SMOOTH, f"whole{at}", self.CHECKPOINTS)
+                process = self.hang(f"fsync step-{at:08}.safetensors.tmp")
+                self.assertTrue(self.wait_for_updates(process, "run", after))
+                process.kill()
+                process.communicate()
+                self.assertEqual(lines(self.path("run")), after)
+                self.finish(self.start("run", self.CHECKPOINTS, "--resume"))
+                self.assertEqual(read_events(self.path("run"), "resume")[0]["step"], before)
+                self.assert_same_run(f"whole{at}", "run")
+                shutil.rmtree(self.path("run"))
+
+    def test_disk_that_hangs_is_told_of(self):
+        process = self.hang("fsync step-00000020.safetensors.tmp", "train.hang_seconds=2")
+        self.assertIn("rank 0 hangs", self.finish(process, 1))
 
 
 class Clock(ResumeTest):

@@ -1,24 +1,28 @@
 /* A disk that fails and a clock that jumps, for programs that are started with this library in
  * LD_PRELOAD.
  *
- * Calls that change files below $FAULT_DIR are counted; a line for each goes to $FAULT_LOG. From
- * call $FAULT_AT on (1 is the first) comes $FAULT:
+ * Calls that change files below $FAULT_DIR are counted; a line "CALL FILE" for each, as
+ * "rename summary.json.tmp", goes to $FAULT_LOG. With $FAULT_SITE only the calls count whose line
+ * that is. At call $FAULT_AT (1 is the first) comes $FAULT:
  *
  *   kill      the process dies before the call is made
  *   torn      the same, but half of a write is made
- *   hang      the process never comes back from the call
+ *   hang      the thread never comes back from the call
  *   EIO       this one call fails
  *   ENOSPC    it and every later write and open fails, half of this write is made
  *   EROFS     it and every later call fails
  *
- * With $FAULT_HANG the process hangs in what it computes next after SIGUSR2. With $FAULT_CLOCK
- * every look at the wall clock finds it somewhere else, days away. */
+ * Threads call in no fixed order, but on any one file they do. With $FAULT_HANG the process hangs
+ * in what it computes next after SIGUSR2. With $FAULT_CLOCK every look at the wall clock finds it
+ * somewhere else, days away. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <signal.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -30,8 +34,10 @@
 
 enum { DESCRIPTORS = 1024 };
 
-static bool watched[DESCRIPTORS]; /* descriptors that write below the folder */
-static long calls;
+/* Names of the files below the folder that descriptors write to, "" for other descriptors. */
+static char names[DESCRIPTORS][NAME_MAX + 1];
+static atomic_long calls; /* those that count */
+static atomic_bool failed;
 
 #define REAL(result, name, ...)                                                                    \
     static result (*real)(__VA_ARGS__);                                                            \
@@ -48,43 +54,58 @@ static bool is_fault(const char *name) {
     return fault != NULL && strcmp(fault, name) == 0;
 }
 
-static void note(const char *call) {
+static const char *name_of(const char *path) {
+    const char *slash = strrchr(path, '/');
+    return slash == NULL ? path : slash + 1;
+}
+
+static void note(const char *site) {
     const char *path = getenv("FAULT_LOG");
     FILE *file = path == NULL ? NULL : fopen(path, "a"); /* libc's own open is not ours */
     if (file != NULL) {
-        fprintf(file, "%s\n", call);
+        fprintf(file, "%s\n", site);
         fclose(file);
     }
 }
 
 static void die(void) {
     kill(getpid(), SIGKILL);
+    for (;;)
+        pause();
 }
 
-/* The error that this call must fail with, 0 for none. */
-static int fault_of(const char *call, bool grows) {
-    const char *text = getenv("FAULT_AT");
+/* Whether this is the call to fail at. */
+static bool is_reached(const char *call, const char *file) {
+    const char *wanted = getenv("FAULT_SITE"), *text = getenv("FAULT_AT");
+    char site[NAME_MAX + 32];
+    snprintf(site, sizeof site, "%s %s", call, file);
+    note(site);
+    if (wanted != NULL && strcmp(wanted, site) != 0)
+        return false;
     const long at = text == NULL ? 0 : strtol(text, NULL, 10);
-    note(call);
-    calls++;
-    if (at == 0 || calls < at)
-        return 0;
-    if (is_fault("EROFS"))
+    return atomic_fetch_add(&calls, 1) + 1 == at;
+}
+
+/* The error that this call must fail with, 0 for none; `reached`: it is the one to fail at. */
+static int fault_of(bool reached, bool grows) {
+    if (reached)
+        atomic_store(&failed, true);
+    if (atomic_load(&failed) && is_fault("EROFS"))
         return EROFS;
-    if (is_fault("ENOSPC"))
+    if (atomic_load(&failed) && is_fault("ENOSPC"))
         return grows ? ENOSPC : 0;
-    if (calls > at)
+    if (!reached)
         return 0;
-    if (is_fault("kill") || (is_fault("torn") && strcmp(call, "write") != 0))
+    if (is_fault("kill") || is_fault("torn"))
         die();
     while (is_fault("hang"))
         pause();
     return is_fault("EIO") ? EIO : 0;
 }
 
-#define FAIL_IF_FAULT(call, grows)                                                                 \
+#define FAIL_IF_FAULT(call, file, grows)                                                           \
     do {                                                                                           \
-        int fault = fault_of(call, grows);                                                         \
+        const int fault = fault_of(is_reached(call, file), grows);                                 \
         if (fault != 0) {                                                                          \
             errno = fault;                                                                         \
             return -1;                                                                             \
@@ -100,76 +121,79 @@ int open(const char *path, int flags, ...) {
         mode = va_arg(arguments, mode_t);
         va_end(arguments);
     }
-    const bool counts = is_below(path) && (flags & O_ACCMODE) != O_RDONLY;
-    if (counts)
-        FAIL_IF_FAULT("open", true);
+    const bool writes = is_below(path) && (flags & O_ACCMODE) != O_RDONLY;
+    if (writes)
+        FAIL_IF_FAULT("open", name_of(path), true);
     const int descriptor = real(path, flags, mode);
     if (descriptor >= 0 && descriptor < DESCRIPTORS)
-        watched[descriptor] = counts || (is_below(path) && (flags & O_DIRECTORY) != 0);
+        snprintf(names[descriptor], sizeof names[descriptor], "%s",
+                 writes || (is_below(path) && (flags & O_DIRECTORY) != 0) ? name_of(path) : "");
     return descriptor;
 }
 
-static bool is_watched(int descriptor) {
-    return descriptor >= 0 && descriptor < DESCRIPTORS && watched[descriptor];
+/* NULL for what is none of ours. */
+static const char *watched(int descriptor) {
+    const bool known = descriptor >= 0 && descriptor < DESCRIPTORS && *names[descriptor] != '\0';
+    return known ? names[descriptor] : NULL;
 }
 
 ssize_t write(int descriptor, const void *bytes, size_t count) {
     REAL(ssize_t, write, int, const void *, size_t);
-    if (!is_watched(descriptor))
+    const char *name = watched(descriptor);
+    if (name == NULL)
         return real(descriptor, bytes, count);
-    const char *text = getenv("FAULT_AT");
-    const bool half = text != NULL && calls + 1 == strtol(text, NULL, 10);
-    const int fault = fault_of("write", true);
-    if (half && (is_fault("torn") || is_fault("ENOSPC"))) {
-        ssize_t written = real(descriptor, bytes, count / 2);
-        if (is_fault("torn"))
-            die();
+    const bool reached = is_reached("write", name);
+    if (reached && (is_fault("torn") || is_fault("ENOSPC"))) {
+        const ssize_t written = real(descriptor, bytes, count / 2);
+        const int fault = fault_of(reached, true);
         if (written > 0)
             return written; /* the next one meets the full disk */
+        errno = fault;
+        return -1;
     }
-    errno = fault;
-    return fault != 0 ? -1 : real(descriptor, bytes, count);
+    errno = fault_of(reached, true);
+    return errno != 0 ? -1 : real(descriptor, bytes, count);
 }
 
 int fsync(int descriptor) {
     REAL(int, fsync, int);
-    if (is_watched(descriptor))
-        FAIL_IF_FAULT("fsync", false);
+    if (watched(descriptor) != NULL)
+        FAIL_IF_FAULT("fsync", watched(descriptor), false);
     return real(descriptor);
 }
 
 int ftruncate(int descriptor, off_t length) {
     REAL(int, ftruncate, int, off_t);
-    if (is_watched(descriptor))
-        FAIL_IF_FAULT("ftruncate", false);
+    if (watched(descriptor) != NULL)
+        FAIL_IF_FAULT("ftruncate", watched(descriptor), false);
     return real(descriptor, length);
 }
 
 int close(int descriptor) {
     REAL(int, close, int);
     if (descriptor >= 0 && descriptor < DESCRIPTORS)
-        watched[descriptor] = false;
+        *names[descriptor] = '\0';
     return real(descriptor);
 }
 
 int rename(const char *from, const char *to) {
     REAL(int, rename, const char *, const char *);
     if (is_below(to))
-        FAIL_IF_FAULT("rename", false);
+        FAIL_IF_FAULT("rename", name_of(from), false);
     return real(from, to);
 }
 
 int unlink(const char *path) {
     REAL(int, unlink, const char *);
     if (is_below(path) && access(path, F_OK) == 0)
-        FAIL_IF_FAULT("unlink", false);
+        FAIL_IF_FAULT("unlink", name_of(path), false);
     return real(path);
 }
 
 int mkdir(const char *path, mode_t mode) {
     REAL(int, mkdir, const char *, mode_t);
     if (is_below(path))
-        FAIL_IF_FAULT("mkdir", true);
+        FAIL_IF_FAULT("mkdir", name_of(path), true);
     return real(path, mode);
 }
 
