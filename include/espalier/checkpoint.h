@@ -37,6 +37,7 @@ struct run_state {
     int64_t epoch;          /* under way, or the next one; 1 is the first */
     int64_t position;       /* images of the epoch's permutation that were trained on */
     int64_t event;          /* of the schedule: the last one due until update `step` */
+    int64_t last_event;     /* of the schedule, as it was planned when the run began */
     int64_t optimizer_step; /* the optimizer's own count of updates */
     int64_t seed;
     int64_t images;       /* trained on in all */

@@ -30,6 +30,7 @@ const struct checkpoint_scalar checkpoint_scalars[] = {
     WHOLE("sampler.epoch", epoch),
     WHOLE("sampler.position", position),
     WHOLE("schedule.event", event),
+    WHOLE("schedule.last_event", last_event),
     WHOLE("optimizer.step", optimizer_step),
     REAL("tally.epoch_loss", in_epoch.loss),
     WHOLE("tally.epoch_correct", in_epoch.correct),

@@ -35,7 +35,7 @@ static enum status read_state(struct checkpoint *checkpoint, const char *path) {
     }
     const struct run_state *state = &checkpoint->state;
     if (state->step < 0 || state->epoch < 1 || state->epoch > INT32_MAX || state->position < 0 ||
-        state->position > UINT32_MAX || state->ranks < 1)
+        state->position > UINT32_MAX || state->ranks < 1 || state->last_event < 0)
         FAIL(ST_INPUT, "%s: its position in the run is impossible", path);
     return ST_OK;
 }

@@ -85,6 +85,7 @@ static enum status restore(struct trainer *t) {
     TRY(backend->upload(backend, t->replica.sums, &sums, sizeof sums));
     t->state = t->resumed.state;
     t->replica.step = t->state.step;
+    t->pruner.schedule.events = t->state.last_event; /* more epochs do not plan it anew */
     t->replica.optimizer.step = (uint64_t)t->state.optimizer_step;
     t->recipe.name = t->resumed.recipe.name;
     t->own_samples = t->state.since_event / t->communicator->size;

@@ -17,6 +17,7 @@ static enum status complete_state(const struct trainer *t, struct run_state *sta
     const double now = monotonic_seconds();
     *state = t->state;
     state->step = t->replica.step;
+    state->last_event = t->pruner.schedule.events;
     state->optimizer_step = (int64_t)t->replica.optimizer.step;
     state->seed = (int64_t)t->recipe.train.seed;
     state->ranks = t->communicator->size;

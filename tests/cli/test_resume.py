@@ -159,6 +159,23 @@ class Directory(ResumeTest):
         self.assertEqual(len(checkpoints(self.path("longer"))),
                          len(checkpoints(self.path("whole"))) - 1)
 
+    def test_more_epochs_leave_the_schedule_as_it_was_planned(self):
+        """Its end, which follows from the length of the run as it began, is in the checkpoint."""
+        settings = SETTINGS + ["prune.schedule=cubic", "prune.keep=0.2"]
+        whole = history(self.train(SMOOTH, "whole", settings))
+        pruned = [event for event in whole if event["event"] == "prune"]
+        self.assertEqual([event["step"] for event in pruned], [10, 20, 30, 40])
+        for more, updates in ((), 15), (("train.epochs=3",), 25), (("train.epochs=4",), 35):
+            process = self.start("run", settings + list(more), "--resume")
+            self.assertTrue(self.wait_for_updates(process, "run", updates))
+            process.kill()
+            process.communicate()
+        self.finish(self.start("run", settings + ["train.epochs=3"], "--resume"))
+        longer = history(self.path("run"))
+        self.assertEqual(longer[:len(whole)], whole)
+        self.assertEqual([event for event in longer if event["event"] == "prune"], pruned)
+        self.assertEqual(summary(self.path("run"))["epochs"], 3)
+
     def test_finished_run_is_left_alone(self):
         run_dir = self.train(SMOOTH, "run", SETTINGS)
         before = {name: os.stat(os.path.join(run_dir, name)) for name in os.listdir(run_dir)}
