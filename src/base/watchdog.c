@@ -12,6 +12,14 @@ static const double longest_pause = 1;
 static _Atomic uint64_t moves;
 static _Atomic bool waiting;
 
+/* How often each rank has begun to wait for the others: all do so in the same order. */
+static _Atomic uint64_t own_waits;
+static struct {
+    _Atomic uint64_t *mine;
+    void *const *all; /* [ranks], NULL where the ranks cannot see each other's */
+    int ranks;
+} roll = {.mine = &own_waits};
+
 static struct {
     bool runs, stops;
     pthread_t thread;
@@ -25,7 +33,26 @@ void watchdog_beat(void) {
     atomic_fetch_add_explicit(&moves, 1, memory_order_relaxed);
 }
 
+void watchdog_share(void *const *counts, int rank, int ranks) {
+    if (counts[0] == NULL)
+        return;
+    roll.mine = counts[rank];
+    roll.all = counts;
+    roll.ranks = ranks;
+}
+
+/* The first rank that has not come as far as this one. */
+static int missing_rank(void) {
+    const uint64_t here = atomic_load(roll.mine);
+    for (int rank = 0; rank < roll.ranks; rank++)
+        if (atomic_load((_Atomic uint64_t *)roll.all[rank]) < here)
+            return rank;
+    return -1;
+}
+
 void watchdog_waits(bool waits) {
+    if (waits)
+        atomic_fetch_add_explicit(roll.mine, 1, memory_order_relaxed);
     atomic_store_explicit(&waiting, waits, memory_order_relaxed);
     watchdog_beat();
 }
@@ -59,7 +86,8 @@ static void *watch(void *nothing) {
         seen = now;
         if (still < (waits ? 2 : 1) * dog.seconds)
             continue;
-        dog.alarm.call(dog.alarm.context, waits, still);
+        const struct watchdog_report report = {still, waits, missing_rank()};
+        dog.alarm.call(dog.alarm.context, &report);
         break;
     }
     return nothing;
@@ -85,9 +113,7 @@ enum status watchdog_start(double seconds, struct watchdog_alarm alarm) {
     return dog.runs ? ST_OK : status_fail(ST_UNAVAILABLE, "cannot start a thread for the watchdog");
 }
 
-void watchdog_stop(void) {
-    if (!dog.runs)
-        return;
+static void stop_thread(void) {
     pthread_mutex_lock(&dog.mutex);
     dog.stops = true;
     pthread_cond_signal(&dog.stopped);
@@ -95,4 +121,12 @@ void watchdog_stop(void) {
     pthread_join(dog.thread, NULL);
     pthread_cond_destroy(&dog.stopped);
     dog.runs = false;
+}
+
+void watchdog_stop(void) {
+    if (dog.runs)
+        stop_thread();
+    roll.mine = &own_waits;
+    roll.all = NULL;
+    roll.ranks = 0;
 }

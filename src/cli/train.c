@@ -50,14 +50,25 @@ static enum status choose_run_dir(struct communicator *communicator,
     return communicator->broadcast(communicator, run_dir, RUN_DIR_MAX, 0);
 }
 
+static void print_hang(const struct watchdog_report *report, int rank) {
+    char missing[32] = "another rank";
+    if (report->missing >= 0)
+        snprintf(missing, sizeof missing, "rank %d", report->missing);
+    if (report->waits)
+        fprintf(stderr,
+                "espalier: rank %d has waited %.0f s for %s, which must have stopped "
+                "(train.hang_seconds)\n",
+                rank, report->seconds, missing);
+    else
+        fprintf(stderr,
+                "espalier: rank %d hangs: nothing has moved for %.0f s (train.hang_seconds)\n",
+                rank, report->seconds);
+}
+
 /* The main thread will not come back to say it. */
-static void end_hanging(void *context, bool waits, double seconds) {
+static void end_hanging(void *context, const struct watchdog_report *report) {
     struct communicator *communicator = context;
-    fprintf(stderr,
-            waits ? "espalier: rank %d has waited %.0f s for another rank, which must have stopped "
-                    "(train.hang_seconds)\n"
-                  : "espalier: rank %d hangs: nothing has moved for %.0f s (train.hang_seconds)\n",
-            communicator->rank, seconds);
+    print_hang(report, communicator->rank);
     communicator->abort(communicator, 1);
     _exit(1);
 }
@@ -92,7 +103,8 @@ const struct command command_train = {
         "  --resume       go on with the run in RUN_DIR from its newest checkpoint, as if it had\n"
         "                 never stopped; start it where there is none, leave it alone where it is\n"
         "                 finished. The recipe must be the same but for epochs, logging, threads,\n"
-        "                 checkpoint.* and data.dir; more epochs do not change the schedule's plan.\n"
+        "                 checkpoint.* and data.dir; more epochs do not change the schedule's "
+        "plan.\n"
         "                 Implied by SLURM_RESTART_COUNT above 0\n"
         "  --quiet        no progress on stderr\n"
         "\n"

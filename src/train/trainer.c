@@ -3,6 +3,7 @@
 
 #include <espalier/interrupt.h>
 #include <espalier/schedule.h>
+#include <stdlib.h>
 #include <string.h>
 
 /* ---- preparation ---- */
@@ -183,12 +184,21 @@ static enum status train(struct trainer *t) {
     return ST_OK;
 }
 
+static enum status start_watchdog(struct trainer *t) {
+    struct communicator *c = t->communicator;
+    t->waits = calloc((size_t)c->size, sizeof *t->waits);
+    TRY_TOGETHER(c, t->waits != NULL ? ST_OK : status_fail(ST_MEMORY, "out of memory"));
+    TRY(c->map(c, sizeof(uint64_t), t->waits));
+    watchdog_share(t->waits, c->rank, c->size);
+    return watchdog_start(t->recipe.train.hang_seconds, t->options->alarm);
+}
+
 static enum status run(struct trainer *t) {
     bool finished = false;
     TRY(prepare(t, &finished));
     if (finished)
         return ST_OK;
-    TRY(watchdog_start(t->recipe.train.hang_seconds, t->options->alarm));
+    TRY(start_watchdog(t));
     TRY(train(t));
     TRY(pruner_compare_replicas(&t->pruner, t->replica.step));
     return communicator_agree(t->communicator, trainer_write_results(t));
@@ -203,6 +213,7 @@ enum status trainer_run(const struct recipe *recipe, struct communicator *commun
     job_wait(&t.save.job); /* after a failure, which is the one to report */
     checkpoint_copy_destroy(&t.save.copy);
     watchdog_stop();
+    free(t.waits);
     interrupt_release();
     enum status closed = event_log_close(&t.log);
     if (status == ST_OK)

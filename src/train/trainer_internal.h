@@ -38,6 +38,7 @@ struct trainer {
     double start_seconds, epoch_seconds, event_seconds, checkpoint_seconds;
 
     struct save save;
+    void **waits; /* [ranks]: where each counts its waits, for the watchdog */
 
     int64_t own_samples;             /* of state.since_event, this rank's */
     double seen_loss, seen_accuracy; /* rank 0's of late, for the progress line */

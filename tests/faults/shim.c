@@ -13,8 +13,8 @@
  *   EROFS     it and every later call fails
  *
  * Threads call in no fixed order, but on any one file they do. With $FAULT_HANG the process hangs
- * in what it computes next after SIGUSR2. With $FAULT_CLOCK every look at the wall clock finds it
- * somewhere else, days away. */
+ * in what it computes next after SIGUSR2, or with the value "stop" stops itself there. With
+ * $FAULT_CLOCK every look at the wall clock finds it somewhere else, days away. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -200,6 +200,7 @@ int mkdir(const char *path, mode_t mode) {
 /* ---- hanging ---- */
 
 static volatile sig_atomic_t hangs;
+static bool stops;
 
 static void hang_later(int number) {
     (void)number;
@@ -207,7 +208,9 @@ static void hang_later(int number) {
 }
 
 __attribute__((constructor)) static void prepare_to_hang(void) {
-    if (getenv("FAULT_HANG") != NULL)
+    const char *how = getenv("FAULT_HANG");
+    stops = how != NULL && strcmp(how, "stop") == 0;
+    if (how != NULL)
         signal(SIGUSR2, hang_later);
 }
 
@@ -215,7 +218,7 @@ __attribute__((constructor)) static void prepare_to_hang(void) {
 void GOMP_parallel(void (*function)(void *), void *data, unsigned threads, unsigned flags) {
     REAL(void, GOMP_parallel, void (*)(void *), void *, unsigned, unsigned);
     while (hangs)
-        pause();
+        stops ? raise(SIGSTOP) : pause();
     real(function, data, threads, flags);
 }
 

@@ -12,8 +12,8 @@ SLOW = SETTINGS + ["train.epochs=100000", "train.hang_seconds=4", "checkpoint.ev
 
 
 class Hang(ResumeTest):
-    def hang(self, ranks, victim, number, *settings):
-        env = environment(LD_PRELOAD=os.environ["FAULT_SHIM"], FAULT_HANG="1")
+    def hang(self, ranks, victim, number, *settings, how="wait"):
+        env = environment(LD_PRELOAD=os.environ["FAULT_SHIM"], FAULT_HANG=how)
         process = self.start("run", SLOW + list(settings), "--quiet", ranks=ranks, env=env)
         self.assertTrue(self.wait_for_updates(process, "run", 10))
         pids = ranks_of(process) if ranks > 1 else [process.pid]
@@ -37,9 +37,15 @@ class Hang(ResumeTest):
         self.assertIn("rank 0 hangs: nothing has moved for", message)
 
     def test_stopped_process(self):
-        """Its own watchdog is stopped with it: those who wait for it end the run."""
+        """Its own watchdog is stopped with it: those who wait for it end the run, and name it."""
+        messages = self.hang(3, 1, signal.SIGUSR2, how="stop")
+        self.assertRegex(messages[0], "rank [02] has waited [0-9]+ s for rank 1, which must")
+
+    def test_stopped_anywhere_without_shared_memory(self):
+        os.environ["ESPALIER_SHARED_MEMORY"] = "0"
+        self.addCleanup(os.environ.pop, "ESPALIER_SHARED_MEMORY")
         messages = self.hang(2, 1, signal.SIGSTOP)
-        self.assertIn("rank 0 has waited", messages[0])
+        self.assertRegex(messages[0], "rank 0 has waited [0-9]+ s for another rank, which must")
 
     def test_suspended_and_continued(self):
         """Time that the process was not running does not count."""

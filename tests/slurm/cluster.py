@@ -65,7 +65,14 @@ class ClusterTest(ProgramTest):
              *options, os.path.join(JOBS, script), *words],
             capture_output=True, text=True, env=env, cwd=self.directory, timeout=HANG_SECONDS)
         self.assertEqual(done.returncode, 0, done.stderr)
-        return done.stdout.strip().split(";")[0]
+        job = done.stdout.strip().split(";")[0]
+        self.addCleanup(self.show, job)
+        return job
+
+    def show(self, job):
+        """The record of the tests, which ctest --verbose prints: what the job itself said."""
+        for line in self.output(job).splitlines():
+            print("|", line.replace(self.directory, "DIR"))
 
     def field(self, job, name):
         found = re.search(rf"\b{name}=(\S+)", command("scontrol", "show", "job", "-o", job))
