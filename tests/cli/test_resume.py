@@ -61,9 +61,9 @@ class Killed(ResumeTest):
 class Stopped(ResumeTest):
     def stops(self, number):
         self.train(SMOOTH, "whole", SETTINGS)
-        process = self.start("stopped", SETTINGS)
-        self.assertTrue(self.wait_for_updates(process, "stopped", 20))
+        process = self.start_and_pause("stopped", SETTINGS)
         process.send_signal(number)
+        process.send_signal(signal.SIGCONT)
         self.assertIn("stopped on request after update", self.finish(process, 75))
         self.assertFalse(os.path.exists(self.path("stopped", "summary.json")))
         step = read_events(self.path("stopped"), "checkpoint")[-1]["step"]
@@ -110,10 +110,10 @@ class Stopped(ResumeTest):
     def test_a_signal_that_is_ignored_stays_ignored(self):
         """As nohup and a shell's background jobs have it."""
         before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-        process = self.start("run", SETTINGS)
+        process = self.start_and_pause("run", SETTINGS)
         signal.signal(signal.SIGINT, before)
-        self.assertTrue(self.wait_for_updates(process, "run", 5))
         process.send_signal(signal.SIGINT)
+        process.send_signal(signal.SIGCONT)
         self.finish(process)
 
 
@@ -203,8 +203,7 @@ class Directory(ResumeTest):
         self.assert_refused(run("train", SMOOTH, "--resume"), "needs -o RUN_DIR")
 
     def test_requeued_by_slurm(self):
-        process = self.start("run", SETTINGS)
-        self.assertTrue(self.wait_for_updates(process, "run", 20))
+        process = self.start_and_pause("run", SETTINGS)
         process.kill()
         process.communicate()
         again = run(*self.words("run", SETTINGS), env=self.slurm("0"))
@@ -278,8 +277,7 @@ class Locked(ResumeTest):
 class Damaged(ResumeTest):
     def test_newest_is_named_and_the_one_before_used(self):
         self.train(SMOOTH, "whole", SETTINGS)
-        process = self.start("run", SETTINGS)
-        self.assertTrue(self.wait_for_updates(process, "run", 25))
+        process = self.start_and_pause("run", SETTINGS, line=30)
         process.kill()
         process.communicate()
         before, newest = checkpoints(self.path("run"))[-2:]

@@ -8,6 +8,7 @@
  *   kill      the process dies before the call is made
  *   torn      the same, but half of a write is made
  *   hang      the thread never comes back from the call
+ *   stop      the process stops before the call, until somebody continues it
  *   EIO       this one call fails
  *   ENOSPC    it and every later write and open fails, half of this write is made
  *   EROFS     it and every later call fails
@@ -100,6 +101,8 @@ static int fault_of(bool reached, bool grows) {
         die();
     while (is_fault("hang"))
         pause();
+    if (is_fault("stop"))
+        raise(SIGSTOP);
     return is_fault("EIO") ? EIO : 0;
 }
 

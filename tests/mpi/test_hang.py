@@ -49,9 +49,7 @@ class Hang(ResumeTest):
 
     def test_suspended_and_continued(self):
         """Time that the process was not running does not count."""
-        process = self.start("run", SETTINGS + ["train.hang_seconds=1.5"])
-        self.assertTrue(self.wait_for_updates(process, "run", 10))
-        process.send_signal(signal.SIGSTOP)
-        self.assertRaises(Exception, process.wait, timeout=4)
+        process = self.start_and_pause("run", SETTINGS + ["train.hang_seconds=3"])
+        self.assertRaises(Exception, process.wait, timeout=6)
         process.send_signal(signal.SIGCONT)
         self.finish(process)

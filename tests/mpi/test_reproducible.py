@@ -69,9 +69,9 @@ class Resumed(ResumeTest):
         settings = SETTINGS + ["train.reproducible=true", "train.log_every=5"]
         whole = outcome(self.train(SMOOTH, "whole", settings))
         self.assertEqual(whole[0]["steps"], STEPS)
-        process = self.start("run", settings, ranks=2)
-        self.assertTrue(self.wait_for_updates(process, "run", 4))
+        process = self.start_and_pause("run", settings, ranks=2)
         os.kill(ranks_of(process)[1], signal.SIGUSR1)
+        os.kill(ranks_of(process)[0], signal.SIGCONT)
         self.finish(process, 75)
         self.finish(self.start("run", settings, "--resume", ranks=3))
         self.assertEqual(outcome(self.path("run")), whole)

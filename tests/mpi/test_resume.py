@@ -33,9 +33,10 @@ class Killed(ResumeTest):
 
 class Stopped(ResumeTest):
     def stop(self, run_dir, choose, ranks):
-        process = self.start(run_dir, SETTINGS, ranks=ranks)
-        self.assertTrue(self.wait_for_updates(process, run_dir, 15))
+        process = self.start_and_pause(run_dir, SETTINGS, ranks=ranks)
+        first = (ranks_of(process) or [process.pid])[0]
         os.kill(choose(process), signal.SIGUSR1)
+        os.kill(first, signal.SIGCONT)
         self.assertIn("stopped on request after update", self.finish(process, 75))
         step = read_events(self.path(run_dir), "checkpoint")[-1]["step"]
         self.assertLess(step, STEPS)

@@ -21,7 +21,7 @@ STEPS = 86
 
 TIMES = {"seconds", "seconds_event", "seconds_epoch", "seconds_train", "seconds_total",
          "images_per_second"}
-WAIT_SECONDS = 60
+WAIT_SECONDS = 120  # that only a hang reaches
 
 
 def timeless(record):
@@ -57,6 +57,11 @@ def ranks_of(process):
     return [pid for pid in children if os.path.realpath(f"/proc/{pid}/exe") == PROGRAM]
 
 
+def is_stopped(pid):
+    with open(f"/proc/{pid}/stat") as file:
+        return file.read().rsplit(")", 1)[1].split()[0] == "T"
+
+
 class ResumeTest(ProgramTest):
     def words(self, run_dir, settings, recipe=SMOOTH):
         words = ["train", recipe, "-o", self.path(run_dir), "-s", f"data.dir={MNIST}"]
@@ -72,6 +77,19 @@ class ResumeTest(ProgramTest):
             env=environment() if env is None else env, start_new_session=True,
         )
         self.addCleanup(self.end, process)
+        return process
+
+    def start_and_pause(self, run_dir, settings, ranks=1, line=20):
+        """Begin to train, and return with rank 0 stopped before that line of events.jsonl: whatever is
+        done to the run then, it has not ended before. It goes on by SIGCONT."""
+        env = environment(LD_PRELOAD=os.environ["FAULT_SHIM"], FAULT_DIR=self.path(run_dir), FAULT="stop",
+                          FAULT_SITE="write events.jsonl", FAULT_AT=str(line))
+        process = self.start(run_dir, settings, ranks=ranks, env=env)
+        end = time.monotonic() + WAIT_SECONDS
+        while not any(is_stopped(pid) for pid in (ranks_of(process) if ranks > 1 else [process.pid])):
+            self.assertIsNone(process.poll())
+            self.assertLess(time.monotonic(), end, "the run does not stop")
+            time.sleep(0.001)
         return process
 
     @staticmethod
