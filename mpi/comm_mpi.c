@@ -87,6 +87,15 @@ static void mpi_poll(struct communicator *c) {
     }
 }
 
+static enum status mpi_settle(struct communicator *c) {
+    (void)c;
+    return ST_OK;
+}
+
+static void mpi_leave_gpu(struct communicator *c) {
+    (void)c;
+}
+
 static enum status wait_all(struct comm_mpi *s) {
     TRY(check(s->poll_code, "MPI_Test"));
     for (; s->first < s->count; s->first++)
@@ -310,6 +319,7 @@ static const struct communicator operations = {
     .allreduce_start_doubles = mpi_allreduce_start_doubles,
     .allreduce_wait = mpi_allreduce_wait,
     .poll = mpi_poll,
+    .settle = mpi_settle,
     .sum_doubles = mpi_sum_doubles,
     .sum_integers = mpi_sum_integers,
     .broadcast = mpi_broadcast,
@@ -317,6 +327,7 @@ static const struct communicator operations = {
     .barrier = mpi_barrier,
     .map = mpi_map,
     .abort = mpi_abort,
+    .leave_gpu = mpi_leave_gpu,
     .destroy = mpi_destroy,
 };
 

@@ -1,6 +1,8 @@
 /* The registry of communicators: the only place that knows which are compiled in; the single rank;
- * and agreement, which is written over the operations of any communicator. */
+ * and what is written over the operations of any communicator. */
 #include "comm_mpi.h"
+#include "comm_nccl.h"
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -17,6 +19,14 @@ enum status communicator_mpi(struct communicator *c) {
 enum status comm_mpi_start(int *argc, char ***argv, struct communicator *c) {
     (void)argc, (void)argv;
     return communicator_mpi(c);
+}
+#endif
+
+#if !ESPALIER_HAVE_NCCL
+/* Sums go through the host. */
+enum status comm_nccl_join(struct communicator *c, const struct gpu *gpu) {
+    (void)c, (void)gpu;
+    return ST_OK;
 }
 #endif
 
@@ -85,6 +95,7 @@ enum status communicator_single(struct communicator *c) {
         .allreduce_start_doubles = single_allreduce_start_doubles,
         .allreduce_wait = single_complete,
         .poll = single_nothing,
+        .settle = single_complete,
         .sum_doubles = single_sum_doubles,
         .sum_integers = single_sum_integers,
         .broadcast = single_broadcast,
@@ -92,6 +103,7 @@ enum status communicator_single(struct communicator *c) {
         .barrier = single_complete,
         .map = single_map,
         .abort = single_abort,
+        .leave_gpu = single_nothing,
         .destroy = single_nothing,
     };
     cores_allowed(&c->place);
@@ -176,4 +188,82 @@ enum status communicator_agree(struct communicator *c, enum status mine) {
 
 bool communicator_reports(const struct communicator *c) {
     return c->failed_rank == -1 || c->failed_rank == c->rank;
+}
+
+/* ---- GPUs ---- */
+
+/* As nvidia-smi writes it. */
+static void format_uuid(const unsigned char *uuid, char text[64]) {
+    int length = snprintf(text, 64, "GPU");
+    for (int i = 0; i < GPU_UUID_BYTES; i++)
+        length += snprintf(text + length, 64 - (size_t)length, "%s%02x",
+                           i == 0 || i == 4 || i == 6 || i == 8 || i == 10 ? "-" : "", uuid[i]);
+}
+
+/* What a rank computes on. */
+struct place {
+    bool has_gpu;
+    struct gpu gpu;
+};
+
+/* places [size] */
+static enum status check_kinds(const struct communicator *c, const struct place *places) {
+    for (int rank = 1; rank < c->size; rank++)
+        if (places[rank].has_gpu != places[0].has_gpu)
+            FAIL(ST_INPUT,
+                 "rank %d has a GPU, rank %d has none: give each rank one, or none "
+                 "(train.backend=cpu)",
+                 places[0].has_gpu ? 0 : rank, places[0].has_gpu ? rank : 0);
+    return ST_OK;
+}
+
+static bool is_same(const struct place *a, const struct place *b) {
+    return memcmp(a->gpu.uuid, b->gpu.uuid, GPU_UUID_BYTES) == 0;
+}
+
+/* Two ranks that have the same GPU, of several the first; false where there are none. */
+static bool find_shared(const struct communicator *c, const struct place *places, int *a, int *b) {
+    for (*b = 1; *b < c->size; ++*b)
+        for (*a = 0; *a < *b; ++*a)
+            if (is_same(&places[*a], &places[*b]))
+                return true;
+    return false;
+}
+
+static enum status check_places(const struct communicator *c, const struct place *places,
+                                bool share, bool *shared) {
+    char uuid[64];
+    int a, b;
+    TRY(check_kinds(c, places));
+    *shared = places[0].has_gpu && find_shared(c, places, &a, &b);
+    if (!*shared || share)
+        return ST_OK;
+    format_uuid(places[b].gpu.uuid, uuid);
+    FAIL(ST_INPUT,
+         "ranks %d and %d have the same GPU, %s (%s): start one rank a GPU, or let them share it "
+         "with --share-gpus",
+         a, b, places[b].gpu.name, uuid);
+}
+
+static enum status exchange_places(struct communicator *c, const struct gpu *gpu, bool share,
+                                   bool *shared) {
+    struct place mine, *places = calloc((size_t)c->size, sizeof *places);
+    memset(&mine, 0, sizeof mine); /* padding too: it is sent */
+    mine.has_gpu = gpu != NULL;
+    if (gpu != NULL)
+        mine.gpu = *gpu;
+    enum status status = communicator_agree(
+        c, places != NULL ? ST_OK : status_fail(ST_MEMORY, "out of memory: %d ranks", c->size));
+    if (status == ST_OK)
+        status = c->allgather(c, &mine, places, sizeof mine);
+    if (status == ST_OK)
+        status = communicator_agree(c, check_places(c, places, share, shared));
+    free(places);
+    return status;
+}
+
+enum status communicator_join_gpu(struct communicator *c, const struct gpu *gpu, bool share) {
+    bool shared = false;
+    TRY(exchange_places(c, gpu, share, &shared));
+    return gpu == NULL || shared ? ST_OK : comm_nccl_join(c, gpu);
 }

@@ -40,6 +40,7 @@
 #include <espalier/shape.h>
 #include <espalier/sharing.h>
 #include <espalier/sparse_model.h>
+#include <espalier/staging.h>
 #include <espalier/status.h>
 #include <espalier/survivors.h>
 #include <espalier/threads.h>

@@ -35,8 +35,8 @@ void optimizer_begin(struct optimizer *optimizer);
  * that of connections: biases and batch normalisation have none. Not collective. */
 enum status optimizer_update(struct optimizer *optimizer, size_t begin, size_t count);
 
-/** Update all of beta and materialise the weights. Not collective: the gradient is
- *  already the mean over the global batch, the same on all ranks. */
-enum status optimizer_step(struct optimizer *optimizer);
+/** Update all of beta, in the update that was begun, and materialise the weights. Not collective:
+ *  the gradient is already the mean over the global batch, the same on all ranks. */
+enum status optimizer_update_all(struct optimizer *optimizer);
 
 #endif

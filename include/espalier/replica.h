@@ -13,16 +13,23 @@
 #include <espalier/optimizer.h>
 #include <espalier/prune.h>
 #include <espalier/sharing.h>
+#include <espalier/staging.h>
 
-/** Seconds spent in the phases of updates, added up. On a device that queues its work, a phase
- *  holds the time of those before it that had not finished. */
+/** Seconds spent in the phases of updates, added up. On a device that queues its work they are the
+ *  host's, and an update that is replayed counts as one phase, `update`. */
 struct replica_seconds {
     double gather, forward, loss, backward, wait, update;
 };
 
 /** What a rank may ask of all: summed along with the gradient, so that after an update all ranks
  * know at no cost of its own. */
-enum replica_request { REQUEST_STOP, REQUEST_CHECKPOINT, REQUEST_SAVED, REQUEST_COUNT };
+enum replica_request {
+    REQUEST_STOP,
+    REQUEST_CHECKPOINT,
+    REQUEST_SAVED,
+    REQUEST_REPORT,
+    REQUEST_COUNT
+};
 
 struct replica {
     const struct recipe *recipe;
@@ -31,9 +38,11 @@ struct replica {
     struct network *network;
     struct optimizer optimizer; /* its states: see replica_complete */
     struct sharing sharing;     /* of updates, among the ranks of one node */
+    struct staging staging;     /* of the gradient, where nothing is shared */
     struct device_dataset data;
     uint32_t *permutation;        /* host [data.count] */
     uint32_t *device_permutation; /* device [data.count] */
+    uint32_t *batch_ids;          /* device [max_samples]: of an update that can be replayed */
     float *x;                     /* device [max_samples][input] */
     struct loss_sums *sums;       /* device: this rank's, until someone clears them */
     double *exact;                /* [count]: the gradient of a reproducible run, NULL else */
@@ -50,9 +59,10 @@ enum status replica_create(const struct recipe *recipe, struct communicator *com
                            const struct dataset *train, struct replica *replica);
 void replica_destroy(struct replica *replica); /* legal on a zeroed replica */
 
-/** Let the ranks share the work of updates, where they can. To be called once, when all ranks have
- *  created their replicas. Collective. */
-enum status replica_join(struct replica *replica);
+/** Let the ranks share the work of updates, where they can, or sum on their devices
+ *  (communicator_join_gpu; `share_gpus`: ranks may have the same one). To be called once, when
+ *  all ranks have created their replicas. Collective. */
+enum status replica_join(struct replica *replica, bool share_gpus);
 
 /** Make the optimizer's states complete on every rank: between updates that ranks share, each has
  *  those of its share alone. To be called before the states are read or renumbered. Collective. */

@@ -12,6 +12,7 @@ struct trainer_options {
     const char *run_dir;
     bool resume; /* go on from the newest checkpoint, if there is one */
     bool quiet;
+    bool share_gpus; /* ranks of a node may have the same GPU */
     /* When a rank has not moved for train.hang_seconds; called on its watchdog's thread. */
     struct watchdog_alarm alarm;
 };

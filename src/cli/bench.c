@@ -29,7 +29,7 @@ struct figures {
 struct bench {
     int steps;      /* to measure; 0: the default */
     double density; /* 0: unpruned */
-    bool plans, json, evaluates;
+    bool plans, json, evaluates, share_gpus;
 
     struct recipe recipe;
     struct communicator *communicator;
@@ -43,10 +43,13 @@ struct bench {
 /* ---- preparation ---- */
 
 static enum status read_options(struct bench *b, int argc, char **argv) {
-    const struct option options[] = {
-        {"--steps", .count = &b->steps},       {"--density", .fraction = &b->density},
-        {"--plans", .flag = &b->plans},        {"--json", .flag = &b->json},
-        {"--evaluate", .flag = &b->evaluates}, {.name = NULL}};
+    const struct option options[] = {{"--steps", .count = &b->steps},
+                                     {"--density", .fraction = &b->density},
+                                     {"--plans", .flag = &b->plans},
+                                     {"--json", .flag = &b->json},
+                                     {"--evaluate", .flag = &b->evaluates},
+                                     {"--share-gpus", .flag = &b->share_gpus},
+                                     {.name = NULL}};
     TRY(options_load_recipe(&command_bench, argc, argv, options, &b->recipe));
     if (b->plans && (b->json || b->evaluates))
         FAIL(ST_USAGE, "bench: --plans goes with neither --json nor --evaluate");
@@ -83,7 +86,7 @@ static enum status prepare_rank(struct bench *b, int argc, char **argv) {
 
 static enum status prepare(struct bench *b, int argc, char **argv) {
     TRY_TOGETHER(b->communicator, prepare_rank(b, argc, argv));
-    TRY(replica_join(&b->replica));
+    TRY(replica_join(&b->replica, b->share_gpus));
     if (b->density == 0)
         return ST_OK;
     TRY(replica_measure_break_even(&b->replica, &b->pruner, b->density));
@@ -130,6 +133,24 @@ static enum status time_evaluation(struct bench *b, struct sample *sample) {
     return ST_OK;
 }
 
+static enum status wait_for_device(struct bench *b) {
+    TRY(b->communicator->settle(b->communicator));
+    return b->replica.backend->synchronise(b->replica.backend);
+}
+
+/* Updates that a device has queued are waited for together: each has the mean. */
+static enum status measure_queue(struct bench *b) {
+    TRY(wait_for_device(b));
+    const double begin = monotonic_seconds();
+    for (int i = 0; i < b->steps; i++)
+        TRY(time_update(b, &b->samples[i]));
+    TRY(wait_for_device(b));
+    const double mean = (monotonic_seconds() - begin) / b->steps;
+    for (int i = 0; i < b->steps; i++)
+        b->samples[i].seconds = mean;
+    return ST_OK;
+}
+
 static enum status measure(struct bench *b) {
     enum status (*time_step)(struct bench *, struct sample *) =
         b->evaluates ? time_evaluation : time_update;
@@ -138,6 +159,8 @@ static enum status measure(struct bench *b) {
     for (int i = 0; i < warm_up; i++)
         TRY(time_step(b, &unused));
     TRY(b->communicator->barrier(b->communicator));
+    if (!b->evaluates && !b->replica.backend->host_memory)
+        return measure_queue(b);
     for (int i = 0; i < b->steps; i++)
         TRY(time_step(b, &b->samples[i]));
     return ST_OK;
@@ -321,7 +344,7 @@ static enum status run(struct communicator *communicator, int argc, char **argv)
 const struct command command_bench = {
     .name = "bench",
     .usage = "espalier bench RECIPE [-s KEY=VALUE]... [--steps N] [--density D] "
-             "[--plans | --evaluate] [--json]",
+             "[--plans | --evaluate] [--json] [--share-gpus]",
     .summary = "measure a recipe: images/s, time per phase, bytes all-reduced",
     .help =
         "  RECIPE         a libconfig file, for example jobs/recipes/ann_d.cfg\n"
@@ -334,12 +357,14 @@ const struct command command_bench = {
         "                 costs\n"
         "  --evaluate     measure the evaluation of the test set in place of updates\n"
         "  --json         print one JSON object\n"
+        "  --share-gpus   several ranks may have one GPU (as for train)\n"
         "\n"
         "Updates are those of training, on the recipe's images in whole batches; nothing is\n"
         "written. A step's time is the median; phases are averaged over the half of the steps\n"
         "around it, and over the ranks. 'wait' is the time in which nothing was left to do but to\n"
         "wait for other ranks; density is the part of the network's connections that is left;\n"
-        "peak memory is that of the rank which had most. Run it on N ranks under\n"
+        "peak memory is that of the rank which had most. On a GPU, whose work is queued, a step's\n"
+        "time is the mean, and phases are the host's time to queue it. Run it on N ranks under\n"
         "'mpirun -n N --bind-to none'.\n",
     .run = run,
 };

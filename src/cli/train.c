@@ -12,7 +12,7 @@ enum { RUN_DIR_MAX = 2048 };
 struct arguments {
     struct recipe recipe;
     const char *run_dir; /* NULL: the default */
-    bool resume, quiet;
+    bool resume, quiet, share_gpus;
 };
 
 /* A requeued job runs the same command line again. */
@@ -25,6 +25,7 @@ static enum status read_arguments(int argc, char **argv, struct arguments *argum
     const struct option options[] = {{"-o", .text = &arguments->run_dir},
                                      {"--resume", .flag = &arguments->resume},
                                      {"--quiet", .flag = &arguments->quiet},
+                                     {"--share-gpus", .flag = &arguments->share_gpus},
                                      {.name = NULL}};
     TRY(options_load_recipe(&command_train, argc, argv, options, &arguments->recipe));
     if (arguments->run_dir == NULL && arguments->resume)
@@ -79,8 +80,11 @@ static enum status run(struct communicator *communicator, int argc, char **argv)
     enum status status = communicator_agree(communicator, read_arguments(argc, argv, &arguments));
     if (status == ST_OK)
         status = choose_run_dir(communicator, &arguments, run_dir);
-    const struct trainer_options options = {
-        run_dir, arguments.resume, arguments.quiet, {end_hanging, communicator}};
+    const struct trainer_options options = {.run_dir = run_dir,
+                                            .resume = arguments.resume,
+                                            .quiet = arguments.quiet,
+                                            .share_gpus = arguments.share_gpus,
+                                            .alarm = {end_hanging, communicator}};
     if (status == ST_OK)
         status = trainer_run(&arguments.recipe, communicator, &options);
     if (status == ST_OK && communicator->rank == 0)
@@ -92,7 +96,8 @@ static enum status run(struct communicator *communicator, int argc, char **argv)
 
 const struct command command_train = {
     .name = "train",
-    .usage = "espalier train RECIPE [-s KEY=VALUE]... [-o RUN_DIR] [--resume] [--quiet]",
+    .usage = "espalier train RECIPE [-s KEY=VALUE]... [-o RUN_DIR] [--resume] [--quiet] "
+             "[--share-gpus]",
     .summary = "train a recipe's network, pruning it on the way",
     .help =
         "  RECIPE         a libconfig file, for example jobs/recipes/ann_a.cfg\n"
@@ -107,6 +112,8 @@ const struct command command_train = {
         "plan.\n"
         "                 Implied by SLURM_RESTART_COUNT above 0\n"
         "  --quiet        no progress on stderr\n"
+        "  --share-gpus   ranks of a node may have the same GPU, for trying things out: their\n"
+        "                 gradients then go through the host, and updates are not replayed\n"
         "\n"
         "RUN_DIR gets recipe.cfg (resolved, complete), events.jsonl, checkpoints/,\n"
         "model.safetensors and summary.json; its path is printed at the end. SIGTERM, SIGINT and\n"

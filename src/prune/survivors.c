@@ -161,6 +161,7 @@ enum status survivors_keep(struct network *network, const struct survivors_scope
     size_t count = survivors_count(network, scope);
     if (mask->count != count)
         FAIL(ST_SHAPE, "a mask of %zu bits for %zu survivors", mask->count, count);
+    network->backend->forget_steps(network->backend);
     return network->masked ? masking_keep(network, scope, mask, states, states_count)
                            : delete_others(network, scope, mask, states, states_count);
 }

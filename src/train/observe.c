@@ -20,50 +20,95 @@ void trainer_print_plan(struct trainer *t) {
 
 /* ---- updates ---- */
 
-/* Collect the sums since the last step event over all ranks. Collective. */
-static enum status collect(struct trainer *t, struct tally *all) {
-    struct loss_sums sums;
+/* How long a step event may wait, where it does. */
+static const double report_seconds = 0.25;
+
+enum status trainer_prepare_reports(struct trainer *t) {
     struct backend *backend = t->replica.backend;
-    TRY(backend->download(backend, &sums, t->replica.sums, sizeof sums));
-    TRY(backend->clear(backend, t->replica.sums, sizeof sums));
-    TRY(t->communicator->sum_doubles(t->communicator, &sums.loss, 1));
-    TRY(t->communicator->sum_integers(t->communicator, &sums.correct, 1));
-    *all = (struct tally){sums.loss, sums.correct, t->state.since_event};
-    t->state.in_epoch.loss += sums.loss;
-    t->state.in_epoch.correct += sums.correct;
-    t->state.in_epoch.samples += all->samples;
-    return ST_OK;
+    t->pending.most = backend->host_memory ? 1 : PENDING_MAX;
+    t->pending.written_seconds = monotonic_seconds();
+    return backend->alloc(backend, PENDING_MAX * sizeof *t->pending.sums,
+                          (void **)&t->pending.sums);
 }
 
-static enum status check_loss(const struct trainer *t, double loss) {
+bool trainer_reports_are_due(const struct trainer *t) {
+    return t->communicator->rank == 0 && t->pending.count > 0 &&
+           monotonic_seconds() - t->pending.written_seconds >= report_seconds;
+}
+
+enum status trainer_report_steps(struct trainer *t) {
+    struct pending_steps *p = &t->pending;
+    struct backend *backend = t->replica.backend;
+    const int64_t samples = t->state.since_event;
+    const double now = monotonic_seconds();
+    if (samples == 0)
+        return ST_OK;
+    TRY(backend->copy(backend, p->sums + p->count, t->replica.sums, sizeof *p->sums));
+    TRY(backend->clear(backend, t->replica.sums, sizeof *p->sums));
+    p->samples[p->count] = samples;
+    p->events[p->count++] =
+        (struct step_event){.step = t->replica.step,
+                            .epoch = (int)t->state.epoch,
+                            .images_per_second = (double)samples / (now - t->event_seconds),
+                            .allreduce_bytes = t->replica.network->count * sizeof(float),
+                            .optimizer_bytes = optimizer_bytes(&t->replica.optimizer)};
+    t->own_samples = 0;
+    t->event_seconds = now;
+    t->state.since_event = 0;
+    return p->count == p->most ? trainer_write_reports(t) : ST_OK;
+}
+
+/* The sums of the events that wait, over all ranks. Collective. */
+static enum status collect(struct trainer *t, double *loss, int64_t *correct) {
+    const struct pending_steps *p = &t->pending;
+    const size_t count = (size_t)p->count;
+    struct communicator *c = t->communicator;
+    struct backend *backend = t->replica.backend;
+    struct loss_sums sums[PENDING_MAX];
+    TRY(backend->download(backend, sums, p->sums, count * sizeof *sums));
+    for (size_t i = 0; i < count; i++) {
+        loss[i] = sums[i].loss;
+        correct[i] = sums[i].correct;
+    }
+    TRY(c->sum_doubles(c, loss, count));
+    return c->sum_integers(c, correct, count);
+}
+
+static enum status check_loss(int64_t step, double loss) {
     if (!isfinite(loss))
         FAIL(ST_NUMERIC,
              "update %lld: the training loss is %g: expected a finite number (is the "
              "learning rate too large?)",
-             (long long)t->replica.step, loss);
+             (long long)step, loss);
     return ST_OK;
 }
 
-enum status trainer_report_steps(struct trainer *t) {
-    struct tally all;
-    if (t->state.since_event == 0)
+static enum status write_events(struct trainer *t, const double *loss, const int64_t *correct) {
+    struct pending_steps *p = &t->pending;
+    for (int i = 0; i < p->count; i++) {
+        struct step_event *event = &p->events[i];
+        const double samples = (double)p->samples[i];
+        event->loss = loss[i] / samples;
+        event->accuracy = (double)correct[i] / samples;
+        t->state.in_epoch.loss += loss[i];
+        t->state.in_epoch.correct += correct[i];
+        t->state.in_epoch.samples += p->samples[i];
+        TRY(check_loss(event->step, event->loss));
+        TRY(event_step(&t->log, event));
+    }
+    return ST_OK;
+}
+
+enum status trainer_write_reports(struct trainer *t) {
+    double loss[PENDING_MAX];
+    int64_t correct[PENDING_MAX];
+    t->pending.written_seconds = monotonic_seconds();
+    if (t->pending.count == 0)
         return ST_OK;
-    TRY(collect(t, &all));
-    double samples = (double)all.samples, now = monotonic_seconds();
-    const struct step_event event = {.step = t->replica.step,
-                                     .epoch = (int)t->state.epoch,
-                                     .loss = all.loss / samples,
-                                     .accuracy = (double)all.correct / samples,
-                                     .images_per_second = samples / (now - t->event_seconds),
-                                     .allreduce_bytes = t->replica.network->count * sizeof(float),
-                                     .optimizer_bytes = optimizer_bytes(&t->replica.optimizer)};
-    enum status status = check_loss(t, event.loss);
-    if (status == ST_OK)
-        status = event_step(&t->log, &event);
-    TRY_TOGETHER(t->communicator, status);
-    t->own_samples = 0;
-    t->event_seconds = now;
-    t->state.since_event = 0;
+    TRY(t->communicator->settle(t->communicator));
+    TRY(collect(t, loss, correct));
+    TRY_TOGETHER(t->communicator, write_events(t, loss, correct));
+    t->pending.count = 0;
     return ST_OK;
 }
 
@@ -73,6 +118,7 @@ enum status trainer_draw_progress(struct trainer *t) {
     struct loss_sums sums;
     struct backend *backend = t->replica.backend;
     if (t->own_samples > 0) {
+        TRY(t->communicator->settle(t->communicator));
         TRY(backend->download(backend, &sums, t->replica.sums, sizeof sums));
         t->seen_loss = sums.loss / (double)t->own_samples;
         t->seen_accuracy = (double)sums.correct / (double)t->own_samples;

@@ -43,6 +43,7 @@ enum status replica_create(const struct recipe *recipe, struct communicator *com
     TRY(device_dataset_create(backend, train, &replica->data));
     TRY(backend->alloc(backend, train->count * sizeof(uint32_t),
                        (void **)&replica->device_permutation));
+    TRY(backend->alloc(backend, (size_t)samples * sizeof(uint32_t), (void **)&replica->batch_ids));
     TRY(backend->alloc(backend, (size_t)samples * shape_size(train->shape) * sizeof(float),
                        (void **)&replica->x));
     TRY(backend->alloc(backend, sizeof *replica->sums, (void **)&replica->sums));
@@ -58,7 +59,9 @@ void replica_destroy(struct replica *replica) {
     struct backend *backend = replica->backend;
     if (backend == NULL)
         return;
+    replica->communicator->leave_gpu(replica->communicator);
     backend->release(backend, replica->device_permutation);
+    backend->release(backend, replica->batch_ids);
     backend->release(backend, replica->x);
     backend->release(backend, replica->sums);
     free(replica->exact);
@@ -66,6 +69,7 @@ void replica_destroy(struct replica *replica) {
     optimizer_destroy(&replica->optimizer);
     network_destroy(replica->network);
     sharing_destroy(&replica->sharing);
+    staging_destroy(&replica->staging);
     backend->destroy(backend);
     free(replica->permutation);
     memset(replica, 0, sizeof *replica);
@@ -76,13 +80,21 @@ static bool shares(const struct replica *r) {
 }
 
 /* Memory of the host is what the ranks can map. */
-enum status replica_join(struct replica *r) {
+static enum status join_memory(struct replica *r) {
     if (!r->backend->host_memory || r->exact != NULL)
         return ST_OK;
     TRY(sharing_create(r->communicator, r->network->original_count, &r->sharing));
     if (!shares(r))
         return ST_OK;
     return network_move_vectors(r->network, r->sharing.beta, r->sharing.gradient);
+}
+
+enum status replica_join(struct replica *r, bool share_gpus) {
+    struct communicator *c = r->communicator;
+    c->patience_seconds = r->recipe->train.hang_seconds;
+    TRY(communicator_join_gpu(c, r->backend->gpu, share_gpus));
+    TRY_TOGETHER(c, staging_create(c, r->backend, r->network->original_count, &r->staging));
+    return join_memory(r);
 }
 
 enum status replica_complete(struct replica *r) {
@@ -103,7 +115,7 @@ static enum status gradient_ready(void *context, size_t offset, size_t count) {
     struct replica *r = context;
     if (shares(r))
         return ST_OK; /* the others will read it where it is */
-    return r->communicator->allreduce_start(r->communicator, r->network->gradient + offset, count);
+    return staging_start(&r->staging, r->network->gradient, offset, count);
 }
 
 static void poll_communicator(void *context) {
@@ -118,7 +130,7 @@ struct poll replica_poll(struct replica *r) {
 
 static enum status sum_over_ranks(void *context, double *values, size_t count) {
     struct replica *r = context;
-    return r->communicator->sum_doubles(r->communicator, values, count);
+    return staging_sum_doubles(&r->staging, values, count);
 }
 
 struct block_pass replica_pass_of(struct replica *r, uint32_t begin, uint32_t count) {
@@ -154,23 +166,39 @@ enum status replica_pass(struct replica *r, const struct block_pass *pass, uint3
     return ST_OK;
 }
 
-static enum status compute_gradient(struct replica *r, struct slice window, double *mark) {
-    struct slice shard = dataset_shard(window.count, r->communicator->rank, r->communicator->size);
-    const struct block_pass pass = replica_pass_of(r, window.begin + shard.begin, shard.count);
+static enum status compute_gradient(struct replica *r, const struct block_pass *pass,
+                                    uint32_t batch, double *mark) {
     const struct gradient_sink sink = {.ready = gradient_ready,
                                        .poll = shares(r) ? (struct poll){.call = NULL}
                                                          : replica_poll(r),
                                        .context = r};
-    return replica_pass(r, &pass, window.count, r->sums, &sink, mark);
+    return replica_pass(r, pass, batch, r->sums, &sink, mark);
+}
+
+static enum status finish_sums(struct replica *r) {
+    if (r->exact == NULL)
+        return staging_finish(&r->staging, r->network->gradient);
+    TRY(r->communicator->allreduce_wait(r->communicator));
+    exact_get(r->exact, r->network->count, r->network->gradient, r->backend->threads);
+    return ST_OK;
+}
+
+/* Of an update that is replayed: the host does not wait for the device's sums. */
+static enum status sum_requests(struct replica *r) {
+    double sums[REQUEST_COUNT];
+    for (int i = 0; i < REQUEST_COUNT; i++)
+        sums[i] = (double)r->requests[i];
+    TRY(r->communicator->sum_doubles(r->communicator, sums, REQUEST_COUNT));
+    for (int i = 0; i < REQUEST_COUNT; i++)
+        r->requests[i] = (float)sums[i];
+    return ST_OK;
 }
 
 /* The gradient is summed over the ranks; each updates all parameters. */
 static enum status update_all(struct replica *r, double *mark) {
-    TRY(r->communicator->allreduce_wait(r->communicator));
+    TRY(finish_sums(r));
     replica_end_phase(&r->seconds.wait, mark);
-    if (r->exact != NULL)
-        exact_get(r->exact, r->network->count, r->network->gradient, r->backend->threads);
-    TRY(optimizer_step(&r->optimizer));
+    TRY(optimizer_update_all(&r->optimizer));
     replica_end_phase(&r->seconds.update, mark);
     return ST_OK;
 }
@@ -179,7 +207,6 @@ static enum status update_all(struct replica *r, double *mark) {
 static enum status update_own(struct replica *r) {
     enum { PART = 1 << 16 };
     const struct share own = sharing_share(&r->sharing, r->network->count, r->communicator->rank);
-    optimizer_begin(&r->optimizer);
     for (size_t done = 0; done < own.count; done += PART) {
         const size_t count = own.count - done < PART ? own.count - done : PART;
         sharing_sum(&r->sharing, (struct share){own.begin + done, count});
@@ -221,15 +248,69 @@ enum status replica_measure_break_even(struct replica *r, struct pruner *pruner,
     return break_even_measure(pruner, density, &pass, r->x);
 }
 
-enum status replica_update(struct replica *r, struct slice window) {
-    double mark = monotonic_seconds();
+/* ---- an update ---- */
+
+/* As it is read, phase by phase. What the ranks ask for is summed along with the gradient. */
+static enum status update_by_phases(struct replica *r, struct slice window, double *mark) {
+    struct communicator *c = r->communicator;
+    const struct slice shard = dataset_shard(window.count, c->rank, c->size);
     if (shares(r))
         sharing_wish(&r->sharing, r->requests, REQUEST_COUNT);
     else
-        TRY(r->communicator->allreduce_start(r->communicator, r->requests, REQUEST_COUNT));
-    TRY(r->exact != NULL ? replica_compute_grains(r, window, &mark)
-                         : compute_gradient(r, window, &mark));
-    TRY(shares(r) ? update_share(r, &mark) : update_all(r, &mark));
+        TRY(c->allreduce_start(c, r->requests, REQUEST_COUNT));
+    if (r->exact != NULL)
+        TRY(replica_compute_grains(r, window, mark));
+    else {
+        const struct block_pass pass = replica_pass_of(r, window.begin + shard.begin, shard.count);
+        TRY(compute_gradient(r, &pass, window.count, mark));
+    }
+    return shares(r) ? update_share(r, mark) : update_all(r, mark);
+}
+
+/* A part of a batch on its way through run_step. */
+struct replay {
+    struct replica *r;
+    uint32_t samples, batch;
+    double *mark;
+};
+
+static enum status perform(void *context) {
+    const struct replay *replay = context;
+    struct replica *r = replay->r;
+    struct block_pass pass = replica_pass_of(r, 0, replay->samples);
+    pass.sample_ids = r->batch_ids;
+    TRY(compute_gradient(r, &pass, replay->batch, replay->mark));
+    return update_all(r, replay->mark);
+}
+
+/* As a step that the backend may have recorded: the same calls for the same numbers of images. */
+static enum status update_by_replay(struct replica *r, struct slice window, double *mark) {
+    struct communicator *c = r->communicator;
+    struct backend *backend = r->backend;
+    const struct slice shard = dataset_shard(window.count, c->rank, c->size);
+    const struct step_values values = {.update = (uint32_t)r->step,
+                                       .learning_rate =
+                                           (float)r->recipe->train.optimizer.learning_rate,
+                                       .optimizer_step = r->optimizer.step};
+    struct replay replay = {r, shard.count, window.count, mark};
+    const struct step_work work = {(uint64_t)shard.count << 32 | window.count, perform, &replay};
+    TRY(backend->copy(backend, r->batch_ids, r->device_permutation + window.begin + shard.begin,
+                      shard.count * sizeof *r->batch_ids));
+    TRY(backend->run_step(backend, &values, &work));
+    replica_end_phase(&r->seconds.update, mark);
+    return sum_requests(r);
+}
+
+/* Nothing in such an update may wait for other ranks or pass through the host. */
+static bool can_replay(const struct replica *r) {
+    return r->exact == NULL && !shares(r) &&
+           (r->communicator->device_memory || r->communicator->size == 1);
+}
+
+enum status replica_update(struct replica *r, struct slice window) {
+    double mark = monotonic_seconds();
+    optimizer_begin(&r->optimizer);
+    TRY(can_replay(r) ? update_by_replay(r, window, &mark) : update_by_phases(r, window, &mark));
     r->step++;
     return ST_OK;
 }

@@ -87,6 +87,8 @@ static enum status gather_sums(struct trainer *t, struct loss_sums *all) {
 
 enum status trainer_checkpoint(struct trainer *t) {
     const double begin = monotonic_seconds();
+    TRY(trainer_write_reports(t)); /* the log is as long as the checkpoint says */
+    TRY(t->communicator->settle(t->communicator));
     struct loss_sums *all = malloc((size_t)t->communicator->size * sizeof *all);
     enum status status = gather_sums(t, all);
     if (status == ST_OK)

@@ -38,6 +38,7 @@ static enum status build(struct trainer *t) {
                                    dataset_steps(t->train.count, (uint32_t)t->recipe.train.batch)};
     TRY(pruner_create(network, &t->recipe.prune, run, t->communicator, &t->pruner));
     TRY(evaluator_create(network, t->communicator, &t->evaluator));
+    TRY(trainer_prepare_reports(t));
     TRY(device_dataset_create(t->replica.backend, &t->test, &t->test_device));
     if (t->validation.count > 0)
         TRY(device_dataset_create(t->replica.backend, &t->validation, &t->validation_device));
@@ -52,7 +53,7 @@ static enum status prepare_rank(struct trainer *t) {
 static enum status prepare(struct trainer *t, bool *finished) {
     t->start_seconds = monotonic_seconds();
     TRY_TOGETHER(t->communicator, prepare_rank(t));
-    TRY(replica_join(&t->replica));
+    TRY(replica_join(&t->replica, t->options->share_gpus));
     TRY(trainer_open(t, finished)); /* not before all ranks can train */
     if (*finished)
         return ST_OK;
@@ -69,6 +70,8 @@ static void release(struct trainer *t) {
     device_dataset_destroy(&t->validation_device);
     evaluator_destroy(&t->evaluator);
     pruner_destroy(&t->pruner);
+    if (t->replica.backend != NULL)
+        t->replica.backend->release(t->replica.backend, t->pending.sums);
     replica_destroy(&t->replica);
     dataset_destroy(&t->train);
     dataset_destroy(&t->test);
@@ -81,8 +84,11 @@ static void release(struct trainer *t) {
 static enum status prune(struct trainer *t) {
     double begin = monotonic_seconds();
     bool pruned = false;
-    if (schedule_event(&t->pruner.schedule, t->replica.step) > 0)
+    if (schedule_event(&t->pruner.schedule, t->replica.step) > 0) {
+        TRY(trainer_write_reports(t));
+        TRY(t->communicator->settle(t->communicator));
         TRY(replica_complete(&t->replica));
+    }
     TRY(pruner_step(&t->pruner, t->replica.step, t->replica.optimizer.states, OPTIMIZER_STATES_MAX,
                     &pruned));
     if (!pruned)
@@ -104,6 +110,7 @@ static enum status update(struct trainer *t, struct slice window) {
     t->replica.requests[REQUEST_STOP] = interrupt_pending();
     t->replica.requests[REQUEST_CHECKPOINT] = due && t->communicator->rank == 0;
     t->replica.requests[REQUEST_SAVED] = trainer_has_saved(t);
+    t->replica.requests[REQUEST_REPORT] = trainer_reports_are_due(t);
     TRY(replica_update(&t->replica, window));
     watchdog_beat();
     t->state.since_event += window.count;
@@ -145,10 +152,13 @@ static enum status train_epoch(struct trainer *t) {
         TRY(prune(t));
         if (t->replica.step % t->recipe.train.log_every == 0)
             TRY(trainer_report_steps(t));
+        if (t->replica.requests[REQUEST_REPORT] > 0)
+            TRY(trainer_write_reports(t));
         TRY(trainer_draw_progress(t));
         TRY(checkpoint_if_asked(t, i + 1 == steps || t->replica.step == t->last_step));
     }
-    return trainer_report_steps(t);
+    TRY(trainer_report_steps(t));
+    return trainer_write_reports(t);
 }
 
 /* "Best" goes by images that were held out, of two equals by the first. */

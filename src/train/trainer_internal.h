@@ -19,6 +19,16 @@ struct save {
     double seconds; /* that the run has waited for it so far */
 };
 
+/* Step events that have not been written: to know their loss the host must wait for the device. */
+enum { PENDING_MAX = 64 };
+struct pending_steps {
+    struct loss_sums *sums;                /* device [PENDING_MAX]: this rank's */
+    struct step_event events[PENDING_MAX]; /* all but loss and accuracy */
+    int64_t samples[PENDING_MAX];          /* of all ranks */
+    int count, most;                       /* most: how many may wait */
+    double written_seconds;                /* when the last ones were */
+};
+
 struct trainer {
     struct recipe recipe; /* the caller's, but for its name after a resume; owns nothing */
     struct communicator *communicator;
@@ -31,6 +41,7 @@ struct trainer {
     struct pruner pruner;
     struct evaluator evaluator;
 
+    struct pending_steps pending;
     struct run_state state; /* what replica and log hold themselves is filled in for a checkpoint */
     struct checkpoint resumed; /* where the run goes on from; zero for a new one */
     int64_t last_step, data_hash;
@@ -52,8 +63,17 @@ struct trainer {
 /** Where the results go, and whether anything will be pruned: a short run may end before. */
 void trainer_print_plan(struct trainer *t);
 
+/** Prepare to report updates: on a device whose work is queued, step events wait for a while. */
+enum status trainer_prepare_reports(struct trainer *t);
+
 /** A step event, which covers the updates since the one before. Collective. */
 enum status trainer_report_steps(struct trainer *t);
+
+/** Rank 0: whether step events have waited long enough. */
+bool trainer_reports_are_due(const struct trainer *t);
+
+/** Write the step events that wait. To be called before any other event. Collective. */
+enum status trainer_write_reports(struct trainer *t);
 
 enum status trainer_draw_progress(struct trainer *t);
 

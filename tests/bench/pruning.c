@@ -133,7 +133,7 @@ static enum status run_events(struct communicator *c, size_t connections, double
     struct pruner pruner = {.network = NULL};
     enum status status = ST_OK;
     TRY_OUT(create(c, connections, &recipe, &images, &replica));
-    TRY_OUT(replica_join(&replica));
+    TRY_OUT(replica_join(&replica, false));
     TRY_OUT(replica_shuffle(&replica, 1));
     TRY_OUT(pruner_create(replica.network, &recipe.prune, (struct run_length){0, 0}, c, &pruner));
     TRY_OUT(time_events(&replica, &pruner, seconds, survivors));

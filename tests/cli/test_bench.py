@@ -47,10 +47,13 @@ class Measurement(ProgramTest):
 
     def test_phases_add_up_to_the_step(self):
         """Of two steps the median is the mean, and so the sum is exact but for what lies between
-        the clocks."""
-        figures = self.bench("ann_d", "--steps", "2", "-s", "train.batch=16")
-        total = sum(figures["phases"].values())
-        self.assertLessEqual(total, figures["step_seconds"])
+        the clocks, where another program may get the core now and then."""
+        for _ in range(5):
+            figures = self.bench("ann_d", "--steps", "2", "-s", "train.batch=16")
+            total = sum(figures["phases"].values())
+            self.assertLessEqual(total, figures["step_seconds"])
+            if figures["step_seconds"] - total < 1e-4:
+                break
         self.assertAlmostEqual(total, figures["step_seconds"], delta=1e-4)
         self.assertEqual(figures["communication_wait_seconds"], figures["phases"]["wait"])
         # A convolutional network spends its time in the layers.

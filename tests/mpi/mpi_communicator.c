@@ -175,6 +175,58 @@ static void ranks_agree_whoever_fails(void) {
     CHECK_OK(communicator_agree(c, ST_OK));
 }
 
+/* A node of so many GPUs, dealt out to the ranks in turn. */
+static struct gpu gpu_of(int rank, int gpus) {
+    struct gpu gpu = {.index = rank % gpus, .name = "Test GPU"};
+    memset(gpu.uuid, 0xA0 + rank % gpus, sizeof gpu.uuid);
+    return gpu;
+}
+
+static void one_gpu_for_two_ranks_is_refused(void) {
+    for (int gpus = 1; gpus < c->size; gpus++) {
+        const struct gpu gpu = gpu_of(c->rank, gpus);
+        char uuid[64], ranks[64];
+        CHECK(communicator_join_gpu(c, &gpu, false) == ST_INPUT);
+        CHECK(c->failed_rank == 0);
+        snprintf(ranks, sizeof ranks, "ranks 0 and %d have the same GPU, Test GPU", gpus);
+        snprintf(uuid, sizeof uuid, "(GPU-a0a0a0a0-a0a0-a0a0-a0a0-a0a0a0a0a0a0)");
+        CHECK_MESSAGE(ranks);
+        CHECK_MESSAGE(uuid);
+        CHECK_MESSAGE("--share-gpus");
+        c->failed_rank = -1;
+    }
+}
+
+static void shared_gpus_leave_the_sums_to_the_host(void) {
+    for (int gpus = 1; gpus < c->size; gpus++) {
+        const struct gpu gpu = gpu_of(c->rank, gpus);
+        CHECK_OK(communicator_join_gpu(c, &gpu, true));
+        CHECK(!c->device_memory);
+        c->leave_gpu(c);
+    }
+    allreduce_sums_any_length();
+}
+
+static void a_rank_without_a_gpu_is_named(void) {
+    const struct gpu gpu = gpu_of(c->rank, c->size);
+    for (int without = 0; without < c->size && c->size > 1; without++) {
+        char text[64];
+        const bool has = c->rank != without;
+        CHECK(communicator_join_gpu(c, has ? &gpu : NULL, false) == ST_INPUT);
+        snprintf(text, sizeof text, "rank %d has a GPU, rank %d has none", without == 0, without);
+        CHECK(c->failed_rank == 0);
+        CHECK_MESSAGE(text);
+        c->failed_rank = -1;
+    }
+}
+
+static void a_host_joins_nothing(void) {
+    CHECK_OK(communicator_join_gpu(c, NULL, false));
+    CHECK(!c->device_memory);
+    CHECK_OK(c->settle(c));
+    c->leave_gpu(c);
+}
+
 /* One rank stopped before its second sum; all meet in the agreement, and destroy must return. */
 static void agreement_reaches_ranks_inside_a_step(float *buffer, size_t count) {
     bool stops = c->size > 1 && c->rank == c->size - 1;
@@ -196,6 +248,10 @@ int main(int argc, char **argv) {
     broadcast_reaches_all();
     allgather_is_in_rank_order();
     ranks_agree_whoever_fails();
+    one_gpu_for_two_ranks_is_refused();
+    shared_gpus_leave_the_sums_to_the_host();
+    a_rank_without_a_gpu_is_named();
+    a_host_joins_nothing();
     CHECK_OK(c->barrier(c));
     float *buffer = filled(200000);
     agreement_reaches_ranks_inside_a_step(buffer, 200000);

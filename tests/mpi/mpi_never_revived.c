@@ -49,7 +49,7 @@ static void side_create(struct side *side, const char *settings, const char *del
     side->recipe.train.threads = 1;
     CHECK_OK(replica_create(&side->recipe, c, train, &side->replica));
     const struct run_length run = {STEPS, IMAGES / BATCH};
-    CHECK_OK(replica_join(&side->replica));
+    CHECK_OK(replica_join(&side->replica, false));
     CHECK_OK(pruner_create(side->replica.network, &side->recipe.prune, run, c, &side->pruner));
 }
 

@@ -20,7 +20,7 @@ LEVELS = [
     {"main"},
 ]
 HEADERS = {
-    "base": "arena bitmask digest interrupt job kinds nearest number progress rng shape status threads watchdog",
+    "base": "arena bitmask digest gpu interrupt job kinds nearest number progress rng shape status threads watchdog",
     "backend": "backend",
     "communicator": "communicator",
     "config": "recipe",
@@ -30,9 +30,8 @@ HEADERS = {
     "io": "checkpoint events model run_dir run_record safetensors sparse_model",
     "report": "report",
     "fsa": "fsa",
-    "train": "evaluate optimizer rank_backend replica sharing trainer",
+    "train": "evaluate optimizer rank_backend replica sharing staging trainer",
 }
-HEADERS["base"] += " gpu"
 MODULE_OF_HEADER = {h: module for module, names in HEADERS.items() for h in names.split()}
 CODE = (".c", ".h", ".cu", ".cuh")
 LEVEL = {module: level for level, modules in enumerate(LEVELS) for module in modules}

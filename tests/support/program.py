@@ -48,10 +48,10 @@ def launcher(ranks):
     return [MPIEXEC, "--bind-to", "none", "--oversubscribe", "-n", str(ranks)]
 
 
-def run(*arguments, ranks=1, env=None, cwd=None, stdout=subprocess.PIPE):
+def run(*arguments, ranks=1, env=None, cwd=None, stdout=subprocess.PIPE, program=PROGRAM):
     """Run the program to its end; ends the whole process group when it hangs."""
     process = subprocess.Popen(
-        launcher(ranks) + [PROGRAM, *arguments],
+        launcher(ranks) + [program, *arguments],
         stdin=subprocess.DEVNULL,
         stdout=stdout,
         stderr=subprocess.PIPE,

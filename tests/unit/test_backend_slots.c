@@ -52,6 +52,22 @@ ON_EACH_BACKEND(impossible_alloc_is_an_error) {
     assert_int_equal(b->alloc(b, SIZE_MAX / 2, &memory), ST_MEMORY);
 }
 
+ON_EACH_BACKEND(host_memory_is_zeroed_and_travels) {
+    float *there, *and_back, *device, values[COUNT] = {0};
+    assert_ok(b->host_alloc(b, sizeof values, (void **)&there));
+    assert_ok(b->host_alloc(b, sizeof values, (void **)&and_back));
+    assert_memory_equal(there, values, sizeof values);
+    for (int i = 0; i < COUNT; i++)
+        there[i] = values[i] = (float)i;
+    device = device_of(b, there, sizeof values);
+    assert_ok(b->download(b, and_back, device, sizeof values));
+    assert_memory_equal(and_back, values, sizeof values);
+    b->release(b, device);
+    b->host_release(b, there);
+    b->host_release(b, and_back);
+    b->host_release(b, NULL);
+}
+
 ON_EACH_BACKEND(bytes_travel_unchanged) {
     unsigned char bytes[777];
     for (size_t i = 0; i < sizeof bytes; i++)
@@ -380,6 +396,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(alloc_is_zeroed_and_aligned),
         cmocka_unit_test(nothing_is_legal_memory),
         cmocka_unit_test(impossible_alloc_is_an_error),
+        cmocka_unit_test(host_memory_is_zeroed_and_travels),
         cmocka_unit_test(bytes_travel_unchanged),
         cmocka_unit_test(gather_batch_divides_all_bytes_exactly),
         cmocka_unit_test(softmax_cross_entropy_adds_up),

@@ -181,7 +181,8 @@ static double train_step(struct training *t, uint32_t update) {
     assert_ok(b->softmax_cross_entropy(b, logits, 10, t->labels, t->ids, BATCH, 1.0F / BATCH,
                                        network_logits_gradient(t->network), t->sums));
     assert_ok(network_backward(t->network, &pass, t->x, &sink));
-    assert_ok(optimizer_step(&t->optimizer));
+    optimizer_begin(&t->optimizer);
+    assert_ok(optimizer_update_all(&t->optimizer));
     assert_ok(b->download(b, &sums, t->sums, sizeof sums));
     return sums.loss / BATCH;
 }
