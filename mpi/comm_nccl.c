@@ -255,14 +255,18 @@ static enum status draw_id(const struct communicator *c, ncclUniqueId *id) {
     return ST_OK;
 }
 
+/* A rank that cannot connect leaves the others waiting inside the library: it fails alone, and they
+ * are ended. */
 static enum status connect(struct communicator *c, struct comm_nccl *s) {
     ncclUniqueId id;
     memset(&id, 0, sizeof id);
     TRY_TOGETHER(c, create_streams(s));
     TRY_TOGETHER(c, draw_id(c, &id));
     TRY(c->broadcast(c, &id, sizeof id, 0));
-    return communicator_agree(
-        c, check_nccl(ncclCommInitRank(&s->comm, c->size, id, c->rank), "ncclCommInitRank", NULL));
+    watchdog_waits(true);
+    const ncclResult_t code = ncclCommInitRank(&s->comm, c->size, id, c->rank);
+    watchdog_waits(false);
+    return check_nccl(code, "ncclCommInitRank", NULL);
 }
 
 static void put_over(struct communicator *c, struct comm_nccl *s) {

@@ -50,10 +50,18 @@ static enum status prepare_rank(struct trainer *t) {
     return build(t);
 }
 
+/* To connect is to wait for the other ranks, which may not come. */
+static enum status join(struct trainer *t) {
+    TRY(watchdog_start(t->recipe.train.hang_seconds, t->options->alarm));
+    const enum status status = replica_join(&t->replica, t->options->share_gpus);
+    watchdog_stop();
+    return status;
+}
+
 static enum status prepare(struct trainer *t, bool *finished) {
     t->start_seconds = monotonic_seconds();
     TRY_TOGETHER(t->communicator, prepare_rank(t));
-    TRY(replica_join(&t->replica, t->options->share_gpus));
+    TRY(join(t));
     TRY(trainer_open(t, finished)); /* not before all ranks can train */
     if (*finished)
         return ST_OK;
