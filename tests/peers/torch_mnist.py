@@ -17,6 +17,10 @@ What is chosen in PyTorch's favour:
 - OpenBLAS that does not know the processor falls back to SSE3: like espalier, this program then
   starts itself anew with the best kernels that the machine can run.
 
+On a GPU (--device cuda) the images lie in its memory, the host waits for it once, after all measured
+updates, and --compile lets torch.compile put forward, loss and backward, and the optimizer's update,
+into CUDA graphs.
+
 The number of OpenBLAS's threads (OPENBLAS_NUM_THREADS) is the caller's to choose: Debian's build
 calls it with threads of its own inside PyTorch's.
 """
@@ -92,19 +96,29 @@ NETWORKS = {"ann_d": ann_d, "lenet_300_100": lenet_300_100}
 
 
 def train(torch, options, rank):
-    """Seconds of each measured update. Every rank takes its part of the global batch."""
-    images, labels = load(torch, options.data, "train")
+    """Seconds of each measured update; on a GPU each has the mean. Every rank takes its part of the
+    global batch."""
+    images, labels = (tensor.to(options.device) for tensor in load(torch, options.data, "train"))
     torch.manual_seed(1)
     model, optimizer_of = NETWORKS[options.network](torch, options.filters)
-    model = model.to(memory_format=torch.channels_last)
+    model = model.to(options.device, memory_format=torch.channels_last)
     images = images.contiguous(memory_format=torch.channels_last)
     if options.ranks > 1:
         model = torch.nn.parallel.DistributedDataParallel(
             model, gradient_as_bucket_view=True, static_graph=True, broadcast_buffers=False)
     optimizer = optimizer_of(model.parameters())
-    part, order = options.batch // options.ranks, torch.randperm(len(images))
+    update = optimizer.step
+    if options.compile:
+        model = torch.compile(model, mode="reduce-overhead")
+        update = torch.compile(update)
+    wait = torch.cuda.synchronize if options.device == "cuda" else lambda: None
+    part = options.batch // options.ranks
+    order = torch.randperm(len(images)).to(options.device)
     begin_of_part, seconds = rank * part, []
     for step in range(options.warm_up + options.steps):
+        if step == options.warm_up:
+            wait()
+            measured = time.perf_counter()
         begin = time.perf_counter()
         first = step * options.batch % (len(images) - options.batch + 1)
         ids = order[first + begin_of_part : first + begin_of_part + part]
@@ -112,8 +126,11 @@ def train(torch, options, rank):
             model(images.index_select(0, ids)), labels.index_select(0, ids))
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        optimizer.step()
+        update()
         seconds.append(time.perf_counter() - begin)
+    wait()
+    if options.device == "cuda":
+        return [(time.perf_counter() - measured) / options.steps] * options.steps
     return seconds[options.warm_up :]
 
 
@@ -165,6 +182,7 @@ def report(torch, options, seconds):
         "images_per_second": images / step, "step_seconds": step, "steps": len(seconds),
         "ranks": options.ranks, "threads": options.threads, "network": options.network,
         "filters": options.filters, "evaluate": options.evaluate, "torch": torch.__version__,
+        "device": options.device, "compile": options.compile,
         "openblas_num_threads": os.environ.get("OPENBLAS_NUM_THREADS"),
         "openblas_coretype": os.environ.get("OPENBLAS_CORETYPE")}))
 
@@ -180,7 +198,12 @@ def read_options():
     parser.add_argument("--warm-up", type=int, default=20)
     parser.add_argument("--threads", type=int, default=1, help="of each process")
     parser.add_argument("--ranks", type=int, default=1, help="processes")
-    return parser.parse_args()
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--compile", action="store_true", help="torch.compile, with CUDA graphs")
+    options = parser.parse_args()
+    if options.device == "cuda" and (options.ranks > 1 or options.evaluate):
+        parser.error("--device cuda: trains in one process alone")
+    return options
 
 
 def main():

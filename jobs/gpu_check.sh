@@ -1,0 +1,229 @@
+#!/usr/bin/env bash
+# Everything that wants a real GPU, in one command: build, test, sanitize, measure, write it down.
+set -euo pipefail
+
+usage() {
+    cat <<'EOF2'
+usage: jobs/gpu_check.sh [--quick] [--out DIR] [--build DIR] [--help]
+
+For a machine with an NVIDIA GPU. Builds espalier with CUDA into build/gpu, runs the
+tests of label gpu on the device (every backend case, training against the CPU),
+compute-sanitizer's memcheck and racecheck over a few updates where it is installed,
+measures ann_d and ann_a, and PyTorch beside them where it is installed, and writes
+results/gpu/DEVICE.md. Ends with exit code 1 when a test failed.
+
+Needs the CUDA toolkit with cuBLAS, cuDNN and, for several GPUs, NCCL; no network.
+Without MPI it builds the program of one rank. Without cmocka there are no tests to
+build, without MNIST (data/mnist, or $ESPALIER_MNIST) random images are measured; the
+page says so.
+
+  --quick      20 updates a measurement in place of 300
+  --out DIR    where the page goes (default: results/gpu)
+  --build DIR  where the build goes (default: build/gpu)
+EOF2
+}
+
+fail() {
+    echo "gpu_check.sh: $1" >&2
+    exit "${2:-2}"
+}
+
+say() { echo "gpu_check.sh: $*" >&2; }
+has() { command -v "$1" >/dev/null 2>&1; }
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+steps=300
+out=$root/results/gpu
+build=$root/build/gpu
+while [ $# -gt 0 ]; do
+    case "$1" in
+    --help | -h) usage && exit 0 ;;
+    --quick) steps=20 ;;
+    --out | --build) [ $# -ge 2 ] || fail "option '$1' needs a directory; see --help" ;;&
+    --out) out=$(realpath -m "$2") && shift ;;
+    --build) build=$(realpath -m "$2") && shift ;;
+    *) fail "unknown argument '$1'; see --help" ;;
+    esac
+    shift
+done
+cd "$root"
+
+# ---- what there is ----
+
+has nvidia-smi || fail "no nvidia-smi here: no NVIDIA driver, so no GPU to check" 1
+mapfile -t gpus < <(nvidia-smi --query-gpu=name --format=csv,noheader 2>/dev/null || true)
+[ -n "${gpus[0]:-}" ] || fail "nvidia-smi lists no GPU" 1
+PATH=$PATH:${CUDA_HOME:-/usr/local/cuda}/bin
+has nvcc || fail "no nvcc on PATH or in ${CUDA_HOME:-/usr/local/cuda}/bin: install the CUDA toolkit" 1
+for command in cmake make cc pkg-config; do
+    has "$command" || fail "no $command here: install it" 1
+done
+device=${gpus[0]}
+driver=$(nvidia-smi --query-gpu=driver_version --format=csv,noheader | head -1)
+toolkit=$(nvcc --version | sed -n 's/.*release \([0-9.]*\).*/\1/p')
+mpi=OFF
+has mpicc && has mpirun && mpi=ON
+tests=OFF
+pkg-config --exists cmocka && has python3 && tests=ON
+say "$device (${#gpus[@]} GPU), driver $driver, CUDA $toolkit, MPI $mpi, tests $tests"
+
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+
+# ---- build ----
+
+quietly() { # NAME COMMAND...
+    local log=$work/$1.log
+    shift
+    "$@" >"$log" 2>&1 || { tail -n 40 "$log" >&2 && fail "failed: $*" 1; }
+}
+
+quietly configure cmake -S . -B "$build" -DCMAKE_BUILD_TYPE=Release -DESPALIER_CUDA=ON \
+    -DESPALIER_MPI="$mpi" -DESPALIER_TESTS="$tests"
+say "building into $build"
+targets=(--target espalier)
+[ "$tests" = OFF ] || targets+=(--target gpu_tests)
+quietly build cmake --build "$build" -j "$(nproc 2>/dev/null || echo 2)" "${targets[@]}"
+espalier=$build/espalier
+
+# ---- images ----
+
+# Random ones in MNIST's format cost an update what MNIST's do.
+random_images() { # DIR
+    python3 - "$1" <<'EOF2'
+import os, struct, sys
+os.makedirs(sys.argv[1], exist_ok=True)
+for split, count in (("train", 60000), ("t10k", 10000)):
+    with open(os.path.join(sys.argv[1], split + "-images-idx3-ubyte"), "wb") as file:
+        file.write(struct.pack(">4I", 0x803, count, 28, 28) + os.urandom(count * 784))
+    with open(os.path.join(sys.argv[1], split + "-labels-idx1-ubyte"), "wb") as file:
+        file.write(struct.pack(">2I", 0x801, count) + bytes(b % 10 for b in os.urandom(count)))
+EOF2
+}
+
+data=data/mnist
+images=MNIST
+if ! quietly_log=$(./jobs/fetch_mnist.sh 2>&1); then
+    echo "$quietly_log" | tail -n 3 >&2
+    say "no MNIST: measuring with random images"
+    images="random images in MNIST's format"
+    data=$work/images
+    random_images "$data"
+fi
+unset ESPALIER_MNIST
+
+# ---- tests ----
+
+failed=0
+tested="not run: cmocka or python3 is missing"
+if [ "$tests" = ON ]; then
+    say "testing"
+    ctest --test-dir "$build" -L gpu --output-on-failure --no-tests=error >"$work/tests.log" 2>&1 ||
+        failed=1
+    tested=$(grep -E 'tests passed|tests failed' "$work/tests.log" | tail -1 || true)
+    [ "$failed" -eq 0 ] || tail -n 40 "$work/tests.log" >&2
+fi
+
+few=(-s "data.dir=$data" -s train.backend=cuda -s data.train_limit=512 -s data.test_limit=128
+    -s train.steps=4 -s train.epochs=1 -s prune.every=2 --quiet)
+sanitized=()
+for tool in memcheck racecheck; do
+    if ! has compute-sanitizer; then
+        sanitized+=("| $tool | not run: compute-sanitizer is missing |")
+        continue
+    fi
+    say "compute-sanitizer $tool"
+    if compute-sanitizer --tool "$tool" --error-exitcode 9 "$espalier" train \
+        jobs/recipes/ann_a.cfg -o "$work/$tool" "${few[@]}" >"$work/$tool.log" 2>&1; then
+        sanitized+=("| $tool | clean |")
+    else
+        failed=1
+        tail -n 20 "$work/$tool.log" >&2
+        sanitized+=("| $tool | **failed**: $(grep -m1 -E 'ERROR SUMMARY|RACECHECK SUMMARY|espalier:' "$work/$tool.log" || echo see the log) |")
+    fi
+done
+
+# ---- measurements ----
+
+number() { # KEY: of the JSON object on stdin
+    sed -n "s/.*\"$1\":[[:space:]]*\([-0-9.e+]*\).*/\1/p" | head -1
+}
+
+row() { # LABEL JSON BATCH
+    local seconds
+    seconds=$(number step_seconds <<<"$2")
+    awk -v label="$1" -v s="$seconds" -v b="$3" 'BEGIN {
+        printf "| %s | %d | %.0f | %.1f | %.3f |\n", label, b, b / s, 1e6 * s, 60000 / b * s }'
+}
+
+rows=()
+measure() { # LABEL BATCH COMMAND...
+    local label=$1 batch=$2 json
+    shift 2
+    say "measuring $label, batch $batch"
+    if json=$("$@" 2>"$work/measure.log") && [ -n "$(number step_seconds <<<"$json")" ]; then
+        rows+=("$(row "$label" "$json" "$batch")")
+    else
+        tail -n 3 "$work/measure.log" >&2
+        rows+=("| $label | $batch | failed: $(tail -n 1 "$work/measure.log" | tr '|' '/') | | |")
+    fi
+}
+
+ours() { # RECIPE BATCH [SETTING...]
+    local words=(bench "jobs/recipes/$1.cfg" -s "data.dir=$data" -s train.backend=cuda
+        -s "train.batch=$2" --steps "$steps" --json)
+    for setting in "${@:3}"; do
+        words+=(-s "$setting")
+    done
+    "${launcher[@]}" "$espalier" "${words[@]}"
+}
+
+peer() { # BATCH [OPTION...]
+    python3 tests/peers/torch_mnist.py --data "$data" --device cuda --batch "$1" --steps "$steps" \
+        --warm-up 50 "${@:2}"
+}
+
+launcher=()
+for batch in 128 1024; do
+    for recipe in ann_d ann_a; do
+        measure "espalier $recipe" "$batch" ours "$recipe" "$batch"
+    done
+    measure "espalier ann_d, train.tf32" "$batch" ours ann_d "$batch" train.tf32=true
+    ESPALIER_CUDA_GRAPH=0 measure "espalier ann_d, not captured" "$batch" ours ann_d "$batch"
+    if has python3 && python3 -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' 2>/dev/null; then
+        measure "PyTorch ann_d, eager" "$batch" peer "$batch"
+        measure "PyTorch ann_d, compiled" "$batch" peer "$batch" --compile
+    fi
+done
+if [ "$mpi" = ON ]; then
+    export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
+    for ((n = 2; n <= ${#gpus[@]}; n *= 2)); do
+        launcher=(mpirun --bind-to none -n "$n")
+        measure "espalier ann_d, $n GPUs" $((128 * n)) ours ann_d $((128 * n))
+        measure "espalier ann_d, $n GPUs" $((1024 * n)) ours ann_d $((1024 * n))
+    done
+fi
+
+# ---- the page ----
+
+slug=$(tr '[:upper:]' '[:lower:]' <<<"$device" | tr -cs 'a-z0-9' '_' | sed 's/^_//; s/_$//')
+mkdir -p "$out"
+page=$out/$slug.md
+{
+    echo "# $device"
+    echo
+    echo "Written by \`jobs/gpu_check.sh\` on $(date -u +%Y-%m-%d): ${#gpus[@]} GPU, driver $driver, CUDA"
+    echo "$toolkit, MPI $mpi, commit $(git rev-parse --short HEAD 2>/dev/null || echo unknown). $steps updates a measurement, on $images."
+    echo
+    echo "Tests of label gpu: $tested."
+    echo
+    echo "| compute-sanitizer | |"
+    echo "|---|---|"
+    printf '%s\n' "${sanitized[@]}"
+    echo
+    echo "| | batch | images/s | us a step | s an epoch |"
+    echo "|---|---|---|---|---|"
+    printf '%s\n' "${rows[@]}"
+} >"$page"
+say "wrote $page"
+[ "$failed" -eq 0 ] || fail "a test failed; $page says which" 1
