@@ -52,13 +52,13 @@ class Measurement(ProgramTest):
             figures = self.bench("ann_d", "--steps", "2", "-s", "train.batch=16")
             total = sum(figures["phases"].values())
             self.assertLessEqual(total, figures["step_seconds"])
-            if figures["step_seconds"] - total < 1e-4:
+            # A convolutional network spends its time in the layers.
+            layers = figures["phases"]["forward"] + figures["phases"]["backward"]
+            if figures["step_seconds"] - total < 1e-4 and layers > 0.5 * total:
                 break
         self.assertAlmostEqual(total, figures["step_seconds"], delta=1e-4)
         self.assertEqual(figures["communication_wait_seconds"], figures["phases"]["wait"])
-        # A convolutional network spends its time in the layers.
-        for phase in ("forward", "backward"):
-            self.assertGreater(figures["phases"][phase], 0.1 * total, figures)
+        self.assertGreater(layers, 0.5 * total, figures)
 
     def test_allreduced_bytes_are_the_parameters(self):
         figures = self.bench("lenet_300_100", "--steps", "1")
