@@ -120,12 +120,20 @@ static void pause_briefly(int looks) {
         nanosleep(&nap, NULL);
 }
 
+/* Time in which this process did not run, stopped as a whole, is not the others' fault. */
+static double add_elapsed(double waited, double *last) {
+    const double most = 1, now = now_seconds(), elapsed = now - *last;
+    *last = now;
+    return waited + (elapsed < most ? elapsed : most);
+}
+
 static enum status wait_for(struct comm_nccl *s, cudaEvent_t event, double patience) {
-    const double begin = now_seconds();
+    double last = now_seconds(), waited = 0;
     cudaError_t code;
     for (int looks = 0; (code = cudaEventQuery(event)) == cudaErrorNotReady; looks++) {
         TRY(check_peers(s));
-        if (patience > 0 && now_seconds() - begin > patience) {
+        waited = add_elapsed(waited, &last);
+        if (patience > 0 && waited > patience) {
             give_up(s);
             FAIL(ST_COMMUNICATION,
                  "rank %d: NCCL has waited %.0f s for another rank, which must have stopped "
