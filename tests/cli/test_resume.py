@@ -2,7 +2,6 @@
 
 import fcntl
 import hashlib
-import json
 import os
 import shutil
 import signal
@@ -11,7 +10,8 @@ import threading
 import time
 
 from program import MNIST, environment, model, read_events, run, summary
-from resuming import SETTINGS, SMOOTH, STEPS, ResumeTest, checkpoints, history, timeless
+from resuming import (SETTINGS, SMOOTH, STEPS, ResumeTest, checkpoints, history, read_checkpoint,
+                      survivors_of, timeless)
 
 
 def kill(process, _chance):
@@ -132,22 +132,15 @@ class Directory(ResumeTest):
     def test_another_reader(self):
         """The file by the format's description alone: survivors, their bits, a state."""
         run_dir = self.train(SMOOTH, "run", SETTINGS)
-        with open(checkpoints(run_dir)[-1], "rb") as file:
-            content = file.read()
-        (length,) = struct.unpack_from("<Q", content)
-        header = json.loads(content[8 : 8 + length])
-        part = {
-            name: content[8 + length + e["data_offsets"][0] : 8 + length + e["data_offsets"][1]]
-            for name, e in header.items() if name != "__metadata__"
-        }
-        bits = int.from_bytes(part["dense1.weight.survivors"], "little")
+        part, metadata = read_checkpoint(checkpoints(run_dir)[-1])
+        bits = survivors_of(checkpoints(run_dir)[-1])["dense1.weight"]
         values = iter(struct.unpack(f"<{len(part['dense1.weight']) // 4}f", part["dense1.weight"]))
         dense = model(run_dir)["dense1.weight"][1]
         self.assertEqual([next(values) if bits >> i & 1 else 0.0 for i in range(len(dense))],
                          list(dense))
         self.assertEqual(len(part["dense1.weight.velocity"]), len(part["dense1.weight"]))
         self.assertEqual(struct.unpack("<q", part["run.step"])[0], STEPS)
-        self.assertIn("batch = 42;", header["__metadata__"]["espalier.recipe"])
+        self.assertIn("batch = 42;", metadata["espalier.recipe"])
 
     def test_more_epochs(self):
         self.train(SMOOTH, "whole", SETTINGS + ["train.epochs=3"])

@@ -134,6 +134,35 @@ class Masks(ProgramTest):
         self.same("lenet_300_100", ["prune.every=2", "train.steps=16", "prune.rate=0.15"], 2)
 
 
+class SparseForm(ProgramTest):
+    """Computing with the survivors alone is the masked training to rounding, whatever stands beside
+    the layers; at the end a tenth of the connections is left."""
+
+    SETTINGS = SUBSET + ["prune.schedule=linear", "prune.every=10", "prune.rate=0.15"]
+
+    def agrees(self, recipe, settings, ranks):
+        deleted = self.train(recipe, "deleted", self.SETTINGS + settings + [
+            "prune.sparse_below=0.9"], ranks=ranks)
+        masked = self.train(recipe, "masked", self.SETTINGS + settings + [
+            "prune.deletion=mask"], ranks=ranks)
+        told = [[e["layers"] for e in read_events(r, "prune")] for r in (deleted, masked)]
+        self.assertEqual(len(told[0]), 6)
+        self.assertEqual(*told)
+        self.assertEqual(*([[x == 0 for x in v] for n, (_, v) in model(r).items() if "weight" in n
+                            and "norm" not in n] for r in (deleted, masked)))
+        self.assertLess(largest_difference(model(deleted), model(masked)), BOUND)
+        self.assertNotEqual(*(summary(r)["weights_sha256"] for r in (deleted, masked)))
+
+    def test_convolutions_and_dense_layers(self):
+        self.agrees(SMOOTH, ["prune.layers=[conv1,conv2,dense1,dense2]"], 1)
+
+    def test_every_regulariser(self):
+        self.agrees(REGULARISED, ["prune.layers=[conv1,dense1,dense2]"], 1)
+
+    def test_every_regulariser_on_2_ranks(self):
+        self.agrees(REGULARISED, ["prune.layers=[conv1,dense1,dense2]"], 2)
+
+
 class Repeatability(ProgramTest):
     SETTINGS = SUBSET + ["train.steps=20", "prune.every=10", "network.dense1.units=24"]
 

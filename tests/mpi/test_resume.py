@@ -4,7 +4,7 @@ import os
 import signal
 
 from program import largest_difference, model, read_events, summary
-from resuming import SETTINGS, SMOOTH, STEPS, ResumeTest, ranks_of
+from resuming import SETTINGS, SMOOTH, STEPS, ResumeTest, checkpoints, ranks_of, survivors_of
 
 
 def kill_any(process, chance):
@@ -32,8 +32,8 @@ class Killed(ResumeTest):
 
 
 class Stopped(ResumeTest):
-    def stop(self, run_dir, choose, ranks):
-        process = self.start_and_pause(run_dir, SETTINGS, ranks=ranks)
+    def stop(self, run_dir, choose, ranks, settings=SETTINGS):
+        process = self.start_and_pause(run_dir, settings, ranks=ranks)
         first = (ranks_of(process) or [process.pid])[0]
         os.kill(choose(process), signal.SIGUSR1)
         os.kill(first, signal.SIGCONT)
@@ -72,6 +72,33 @@ class Stopped(ResumeTest):
             self.assertLess(largest_difference(model(whole), model(other)), 3e-5)
             for a, b in zip(read_events(whole, "epoch"), read_events(other, "epoch"), strict=True):
                 self.assertAlmostEqual(a["train_loss"], b["train_loss"], delta=3e-5)
+
+    def test_nothing_comes_back(self):
+        """What was pruned before the stop is 0 at the end, and pruned in every later checkpoint."""
+        plain = [s for s in SETTINGS if "momentum" not in s and "learning_rate" not in s]
+        for name, settings in (("momentum", SETTINGS), ("adam", plain + ["train.optimizer=adam"]),
+                               ("decay", plain + ["train.optimizer=adadelta", "train.l1=0.0001",
+                                                  "train.l2=0.001"])):
+            settings = settings + ["prune.every=6", "checkpoint.keep=30"]
+            for before, after in ((1, 3), (2, 1)):
+                run_dir = f"{name}from{before}to{after}"
+                self.stop(run_dir, lambda process: (ranks_of(process) or [process.pid])[0], before,
+                          settings)
+                self.finish(self.start(run_dir, settings, "--resume", ranks=after))
+                self.check_survivors(self.path(run_dir))
+
+    def check_survivors(self, run_dir):
+        files = checkpoints(run_dir)
+        masks = [survivors_of(path) for path in files]
+        weights = {n: v for n, (_, v) in model(run_dir).items() if n.endswith(".weight")}
+        self.assertGreater(len(masks), 8)
+        for earlier, later in zip(masks, masks[1:]):
+            for name, bits in later.items():
+                self.assertEqual(bits & ~earlier[name], 0, name)
+        for name, bits in masks[-1].items():
+            self.assertEqual([i for i, w in enumerate(weights[name]) if w and not bits >> i & 1], [])
+        left = [sum(bits.bit_count() for bits in mask.values()) for mask in masks]
+        self.assertLess(left[-1], left[0])
 
 
 class Refused(ResumeTest):

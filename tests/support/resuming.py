@@ -1,5 +1,6 @@
 """Runs that are stopped and go on: how to stop them, and how to tell that nothing was lost."""
 
+import json
 import os
 import random
 import signal
@@ -39,6 +40,22 @@ def checkpoints(run_dir):
     folder = os.path.join(run_dir, "checkpoints")
     names = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
     return [os.path.join(folder, n) for n in names if n.endswith(".safetensors")]
+
+
+def read_checkpoint(path):
+    """{name: bytes of the tensor} and the metadata, by the format's description alone."""
+    with open(path, "rb") as file:
+        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+        data = file.read()
+    metadata = header.pop("__metadata__")
+    return {n: data[slice(*e["data_offsets"])] for n, e in header.items()}, metadata
+
+
+def survivors_of(path):
+    """{weight: whole number whose bit i tells whether connection i is left} of a checkpoint."""
+    tensors, _ = read_checkpoint(path)
+    return {n.removesuffix(".survivors"): int.from_bytes(bits, "little")
+            for n, bits in tensors.items() if n.endswith(".weight.survivors")}
 
 
 def lines(run_dir):
