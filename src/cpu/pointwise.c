@@ -47,9 +47,11 @@ enum status cpu_softmax_cross_entropy(struct backend *backend, const float *logi
     return ST_OK;
 }
 
+enum { FEW = 8192 }; /* are done before a team has woken */
+
 enum status cpu_gather(struct backend *backend, const float *dense, const uint32_t *indices,
                        size_t count, float *out) {
-#pragma omp parallel for num_threads(backend->threads)
+#pragma omp parallel for num_threads(backend->threads) if (count > FEW)
     for (size_t j = 0; j < count; j++)
         out[j] = dense[indices[j]];
     return ST_OK;
@@ -57,7 +59,7 @@ enum status cpu_gather(struct backend *backend, const float *dense, const uint32
 
 enum status cpu_scatter(struct backend *backend, const float *values, const uint32_t *indices,
                         size_t count, float *dense) {
-#pragma omp parallel for num_threads(backend->threads)
+#pragma omp parallel for num_threads(backend->threads) if (count > FEW)
     for (size_t j = 0; j < count; j++)
         dense[indices[j]] = values[j];
     return ST_OK;

@@ -44,8 +44,8 @@ struct survivor_rows sparse_rows(const struct sparse_matrix *matrix, const float
 /** Inputs first .. first + count - 1. */
 struct survivor_rows sparse_input_rows(const struct sparse_matrix *matrix, int first, int count);
 
-/** Bring new values into the order of the inputs. Called by all threads of a team; a barrier must
- *  follow. */
+/** Bring new values into the order of the inputs. Called by one thread, or by all of a team; a
+ *  barrier must follow then. */
 void sparse_order_values(const struct sparse_matrix *matrix, const float *values);
 
 #endif

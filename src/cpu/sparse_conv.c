@@ -9,9 +9,7 @@
 
 #include <string.h>
 
-/* Images whose weight gradients are added up one after the other by one thread; the sums of these
- * grains are then added in their order, whatever thread formed them. */
-enum { GRAIN = 4 };
+enum { PART = 512 }; /* weights whose gradient a thread adds up at a time */
 
 struct sparse_conv {
     int stride, phases;    /* planes of a channel */
@@ -38,10 +36,6 @@ static int divide_up(int a, int b) {
 
 static size_t whole_vectors(size_t floats, int lanes) {
     return (floats + (size_t)lanes - 1) / (size_t)lanes * (size_t)lanes;
-}
-
-static int grains(int samples) {
-    return divide_up(samples, GRAIN);
 }
 
 /* ---- the plan ---- */
@@ -99,7 +93,7 @@ static enum status forward_create(struct block_plan *plan, size_t *scratch_float
     shape_planes(s, desc, plan->kernels->lanes);
     TRY(ARENA_ARRAY(plan->arena, threads * s->x_floats, &s->x));
     TRY(ARENA_ARRAY(plan->arena, threads * s->dz_floats, &s->dz));
-    TRY(ARENA_ARRAY(plan->arena, (size_t)grains(plan->max_samples) * filters, &s->bias_gradient));
+    TRY(ARENA_ARRAY(plan->arena, images_grains(plan) * filters, &s->bias_gradient));
     TRY(ARENA_ARRAY(plan->arena, columns, &s->seen));
     TRY(ARENA_ARRAY(plan->arena, columns, &s->input));
     TRY(ARENA_ARRAY(plan->arena, columns, &s->reversed));
@@ -129,7 +123,7 @@ static enum status set_survivors(struct block_plan *plan, const struct block_sur
                                          .input = s->input,
                                          .reversed = s->reversed,
                                          .output_step = (int32_t)s->gradient};
-    TRY(ARENA_ARRAY(plan->survivors_arena, (size_t)grains(plan->max_samples) * survivors->count,
+    TRY(ARENA_ARRAY(plan->survivors_arena, images_grains(plan) * survivors->count,
                     &s->weight_gradient));
     return sparse_matrix_create(plan->survivors_arena, &layout, survivors, layout.columns,
                                 !plan->first, &s->matrix);
@@ -269,69 +263,70 @@ static void input_gradient(const struct block_plan *plan, float *planes, float *
     drain_dx(plan, planes, dx);
 }
 
-/* `add`: to the gradient of the grain's images before it. */
-static void backward_image(const struct block_plan *plan, const struct block_pass *pass,
-                           const struct backward_args *args, int n, bool add) {
+static void backward_load(struct block_plan *plan) {
+    if (!plan->first)
+        sparse_order_values(&sparse_of(plan)->matrix, plan->weights);
+}
+
+static void backward_begin(const struct block_plan *plan, int grain) {
+    const struct sparse_conv *s = sparse_of(plan);
+    const size_t filters = (size_t)plan->desc.linear.channels, count = s->matrix.count;
+    memset(s->bias_gradient + (size_t)grain * filters, 0, filters * sizeof(float));
+    memset(s->weight_gradient + (size_t)grain * count, 0, count * sizeof(float));
+}
+
+static void backward_image(const struct block_plan *plan, const struct image_gradient *image) {
     const struct sparse_conv *s = sparse_of(plan);
     const struct shape out = plan->desc.linear;
-    const size_t grain = (size_t)(n / GRAIN), inputs = shape_size(plan->desc.input);
-    const size_t at = (size_t)n * shape_size(plan->desc.output);
+    const size_t grain = (size_t)(image->sample / GRAIN_IMAGES);
     float *dz = plan_scratch(plan);
-    epilogue_backward(plan, pass, n, args->y + at, args->dy + at, dz);
+    epilogue_backward(plan, image->pass, image->sample, image->y, image->dy, dz);
     add_bias_gradient(out.height * out.width, out.channels, dz,
                       s->bias_gradient + grain * (size_t)out.channels);
     fill_dz(plan, dz, thread_dz(plan));
-    fill_x(plan, args->x + (size_t)n * inputs, thread_x(plan));
+    fill_x(plan, image->x, thread_x(plan));
     const struct survivor_rows rows = sparse_rows(&s->matrix, NULL, 0, out.channels, 0, 1);
     const struct survivor_factors factors = {.left = thread_dz(plan) + s->lead,
                                              .right = thread_x(plan),
                                              .row_step = s->gradient,
                                              .pieces = 1,
                                              .vectors = s->stretch};
-    plan->kernels->survivors->correlate(&rows, &factors, add,
+    plan->kernels->survivors->correlate(&rows, &factors, true,
                                         s->weight_gradient + grain * s->matrix.count);
     if (!plan->first)
-        input_gradient(plan, dz + shape_size(out), args->dx + (size_t)n * inputs);
+        input_gradient(plan, dz + shape_size(out), image->dx);
 }
 
-static void backward_grain(const struct block_plan *plan, const struct block_pass *pass,
-                           const struct backward_args *args, int grain) {
-    const size_t filters = (size_t)plan->desc.linear.channels;
-    const int first = grain * GRAIN;
-    memset(sparse_of(plan)->bias_gradient + (size_t)grain * filters, 0, filters * sizeof(float));
-    for (int n = first; n < first + GRAIN && n < pass->samples; n++) {
-        backward_image(plan, pass, args, n, n > first);
-        poll_from_team(args->poll);
+/* Weights in parts, then the biases. */
+static size_t backward_parts(const struct block_plan *plan) {
+    return (sparse_of(plan)->matrix.count + PART - 1) / PART + 1;
+}
+
+/* The sum over grains of parts [grains][step], `size` elements of each. */
+static void add_grains(int count, size_t size, const float *parts, size_t step,
+                       float *restrict sum) {
+    memcpy(sum, parts, size * sizeof *sum);
+    for (int g = 1; g < count; g++) {
+        parts += step;
+        for (size_t e = 0; e < size; e++)
+            sum[e] += parts[e];
     }
 }
 
-/* The sum over grains of parts [grains][size], each element in their order. */
-static void reduce(int count, size_t size, const float *parts, float *restrict sum) {
-#pragma omp for schedule(static) nowait
-    for (size_t e = 0; e < size; e++) {
-        float total = parts[e];
-        for (int g = 1; g < count; g++)
-            total += parts[(size_t)g * size + e];
-        sum[e] = total;
-    }
-}
-
-static void backward_run(struct block_plan *plan, const struct block_pass *pass,
-                         const struct backward_args *args) {
+static void backward_reduce(const struct block_plan *plan, int grains, size_t part,
+                            const struct backward_args *args) {
     const struct sparse_conv *s = sparse_of(plan);
-    const int count = grains(pass->samples);
-#pragma omp parallel num_threads(plan->threads)
-    {
-        if (!plan->first)
-            sparse_order_values(&s->matrix, plan->weights);
-#pragma omp barrier
-#pragma omp for schedule(dynamic)
-        for (int g = 0; g < count; g++)
-            backward_grain(plan, pass, args, g);
-        reduce(count, s->matrix.count, s->weight_gradient, args->dweights);
-        reduce(count, (size_t)plan->desc.linear.channels, s->bias_gradient, args->dbias);
-    }
+    const size_t filters = (size_t)plan->desc.linear.channels, count = s->matrix.count;
+    const size_t first = part * PART, left = count > first ? count - first : 0;
+    if (part + 1 == backward_parts(plan))
+        add_grains(grains, filters, s->bias_gradient, filters, args->dbias);
+    else
+        add_grains(grains, left < PART ? left : PART, s->weight_gradient + first, count,
+                   args->dweights + first);
 }
+
+static const struct images_kind images = {backward_begin, backward_image, backward_reduce,
+                                          backward_parts};
 
 /* Measured on the second layer of ann_a, AVX2 and AVX-512, one thread and two. */
 const struct sparse_form sparse_form_conv = {
@@ -339,7 +334,11 @@ const struct sparse_form sparse_form_conv = {
                 .create = forward_create,
                 .run = images_forward,
                 .image = forward_image},
-    .backward = {.name = "sparse weights", .create = backward_create, .run = backward_run},
+    .backward = {.name = "sparse weights",
+                 .create = backward_create,
+                 .load = backward_load,
+                 .run = images_backward,
+                 .images = &images},
     .fits = fits,
     .set_survivors = set_survivors,
     .below = 0.1,

@@ -91,7 +91,8 @@ enum status network_part(struct network *network, int index) {
 enum status network_join(struct network *network, int index) {
     struct backend *backend = network->backend;
     bool joined = false;
-    if (index < 0 || index + 1 >= network->blocks_count)
+    if (index < 0 || index + 1 >= network->blocks_count ||
+        network->blocks[index].output_gradient == NULL) /* they are joined already */
         return ST_OK;
     struct block *block = &network->blocks[index];
     TRY(backend->block_plan_join(block->plan, network->blocks[index + 1].plan, &joined));

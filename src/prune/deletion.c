@@ -118,6 +118,8 @@ enum status deletion_apply(struct network *network) {
     enum status status = ST_OK;
     for (int i = network->blocks_count - 1; status == ST_OK && i >= 0; i--)
         status = update_block(network, i, unused);
+    for (int i = 0; status == ST_OK && i < network->blocks_count; i++)
+        status = network_join(network, i); /* where a change of form has parted them */
     free(unused);
     return status;
 }

@@ -16,6 +16,7 @@ struct chain {
     struct shape input;
     int samples, blocks;
     struct block_case rows[MOST_BLOCKS];
+    unsigned sparse; /* bit i: block i is in sparse form, with every fifth weight */
 };
 
 #define CONV(filters, side, step, border, follows, window, drops)                                  \
@@ -26,18 +27,22 @@ struct chain {
 
 static const struct chain chains[] = {
     /* the poster's, small; more than one grain of images */
-    {{12, 11, 1}, 6, 2, {CONV(5, 3, 1, 0, RELU, 1, 0), CONV(7, 3, 1, 0, RELU, 2, 0.25F)}},
-    {{12, 11, 1}, 9, 2, {CONV(16, 3, 1, 0, RELU, 1, 0), CONV(3, 3, 1, 0, RELU, 2, 0)}},
+    {{12, 11, 1}, 6, 2, {CONV(5, 3, 1, 0, RELU, 1, 0), CONV(7, 3, 1, 0, RELU, 2, 0.25F)}, 0},
+    {{12, 11, 1}, 9, 2, {CONV(16, 3, 1, 0, RELU, 1, 0), CONV(3, 3, 1, 0, RELU, 2, 0)}, 0},
     /* pooled both; channels that need padding; a gradient that is dense */
-    {{14, 15, 2}, 3, 2, {CONV(6, 5, 1, 0, RELU, 2, 0), CONV(9, 3, 1, 1, TANH, 2, 0.5F)}},
-    {{9, 9, 3}, 5, 2, {CONV(33, 3, 2, 1, TANH, 1, 0.5F), CONV(17, 2, 1, 0, NONE, 1, 0)}},
+    {{14, 15, 2}, 3, 2, {CONV(6, 5, 1, 0, RELU, 2, 0), CONV(9, 3, 1, 1, TANH, 2, 0.5F)}, 0},
+    {{9, 9, 3}, 5, 2, {CONV(33, 3, 2, 1, TANH, 1, 0.5F), CONV(17, 2, 1, 0, NONE, 1, 0)}, 0},
     /* three in a row */
     {{13, 12, 1},
      6,
      3,
-     {CONV(4, 3, 1, 0, RELU, 1, 0), CONV(8, 3, 1, 1, RELU, 2, 0.25F),
-      CONV(5, 2, 1, 0, RELU, 1, 0)}},
-    {{8, 8, 2}, 0, 2, {CONV(4, 3, 1, 0, RELU, 1, 0), CONV(4, 3, 1, 0, RELU, 2, 0)}},
+     {CONV(4, 3, 1, 0, RELU, 1, 0), CONV(8, 3, 1, 1, RELU, 2, 0.25F), CONV(5, 2, 1, 0, RELU, 1, 0)},
+     0},
+    {{8, 8, 2}, 0, 2, {CONV(4, 3, 1, 0, RELU, 1, 0), CONV(4, 3, 1, 0, RELU, 2, 0)}, 0},
+    /* sparse form after dense, before it, and twice */
+    {{12, 11, 1}, 6, 2, {CONV(5, 3, 1, 0, RELU, 1, 0), CONV(7, 3, 1, 0, RELU, 2, 0.25F)}, 2},
+    {{12, 11, 1}, 9, 2, {CONV(16, 3, 1, 0, RELU, 1, 0), CONV(3, 3, 1, 0, RELU, 2, 0)}, 1},
+    {{14, 15, 2}, 5, 2, {CONV(6, 5, 1, 0, RELU, 2, 0), CONV(9, 3, 2, 1, TANH, 1, 0.5F)}, 3},
 };
 
 enum { CHAINS = sizeof chains / sizeof chains[0] };
@@ -66,6 +71,20 @@ static float *filled(struct backend *b, uint32_t stream, size_t count) {
     return memory;
 }
 
+/* Every fifth weight is left; dweights and w are of those. */
+static void make_sparse(struct backend *b, struct link *link) {
+    uint32_t *indices = malloc((link->weights / 5 + 1) * sizeof *indices);
+    assert_non_null(indices);
+    link->weights = link->weights / 5;
+    for (uint32_t e = 0; e < link->weights; e++)
+        indices[e] = 5 * e + 2;
+    uint32_t *device = device_of(b, indices, link->weights * sizeof *indices);
+    const struct block_survivors survivors = {device, link->weights, true, NULL};
+    assert_ok(b->block_plan_set_survivors(link->plan, &survivors));
+    b->release(b, device);
+    free(indices);
+}
+
 static void create_links(struct backend *b, const struct chain *chain, bool join,
                          struct link *links) {
     const int most = chain->samples + SPARE_SAMPLES;
@@ -83,6 +102,8 @@ static void create_links(struct backend *b, const struct chain *chain, bool join
         link->dweights = room(b, link->weights);
         link->dbias = room(b, link->biases);
         assert_ok(b->block_plan_create(b, &link->desc, most, i == 0, &link->plan));
+        if (chain->sparse >> i & 1)
+            make_sparse(b, link);
         input = link->desc.output;
     }
     for (int i = 0; i < chain->blocks; i++) {
