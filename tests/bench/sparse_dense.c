@@ -19,9 +19,10 @@ struct layer {
     size_t count;
 };
 
-/* Numbers between -1 and 1. */
+/* Numbers between -1 and 1, aligned as the program's own memory is. */
 static float *noise(size_t count, uint64_t stream) {
-    float *values = malloc(count * sizeof *values);
+    enum { LINE = 64 };
+    float *values = aligned_alloc(LINE, (count * sizeof *values + LINE - 1) / LINE * LINE);
     if (values == NULL)
         abort();
     for (size_t i = 0; i < count; i++)
