@@ -61,11 +61,11 @@ enum { PATTERNS = sizeof patterns / sizeof patterns[0] };
 typedef void hold_row(struct backend *const *backends, int count, const struct block_case *row,
                       weight_is_left *left);
 
-/* Each row with every so many patterns, another part of them from row to row; the poster's large
- * blocks are for test_sparse_threads. */
+/* Each dense row with all patterns, each convolution with one, another from row to row; the
+ * poster's large blocks are for test_sparse_threads. */
 static bool is_held(enum block_kind kind, int row, int pattern) {
     const struct block_case *c = &block_cases[row];
-    const int every = kind == BLOCK_CONV ? 4 : 1;
+    const int every = kind == BLOCK_CONV ? PATTERNS : 1;
     return c->kind == kind && c->group != GROUP_POSTER && c->dropconnect == 0 &&
            (row + pattern) % every == 0;
 }
