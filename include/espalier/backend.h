@@ -39,7 +39,8 @@ enum block_kind {
  *    out        = m * keep / (1 - dropout) while training, m otherwise; keep is 0 where
  *                 u < dropout, u = rng_uniform of word unit%4 of the draw (group unit/4, sample =
  *                 data-set index, time = update, stream (RNG_DROPOUT, layer)), unit = index into
- *                 `output`, row-major.
+ *                 `output`, row-major; of a block that is a part of a layer, the index into that
+ *                 layer's output: pixel * layer_channels + kept[channel].
  *
  *  With dropconnect > 0, a dense block in training is (Wan et al. 2013, Alg. 1), for each sample,
  *    z[k] = m_k b_k + sum_j m_kj w[k, j] x[j], each m 0 where u < dropconnect, else 1:
@@ -68,6 +69,10 @@ struct block_desc {
     int dropconnect_draws; /* of each unit in evaluation, 0: the mean */
     float norm_epsilon, norm_momentum;
     uint32_t layer; /* index of the block in its network: part of dropout's counter */
+    /** Device [channels of output], ascending: which of the layer's channels these are; NULL: all.
+     *  Valid as long as the plan; what it points to changes between passes only. */
+    const uint32_t *kept;
+    int layer_channels; /* where `kept` is given */
 };
 
 /** Number of weights (0 for BLOCK_PASS) and biases of a block. */
@@ -109,10 +114,6 @@ struct block_survivors {
     const uint32_t *indices; /* device [count]: canonical indices, ascending; NULL: all are left */
     size_t count;
     bool sparse;
-    /** Device bytes [outputs of the linear map], or NULL: not 0 where nothing reads an output. Its
-     *  dy is zero, and so are its gradients; the plan need not compute it: any finite value does.
-     */
-    const uint8_t *unused;
 };
 
 struct block_plan; /* a backend's own: algorithm, packed weights, workspace */
@@ -208,7 +209,8 @@ struct backend {
      *  mean anything; results are as without. */
     enum status (*block_plan_join)(struct block_plan *before, struct block_plan *after,
                                    bool *joined);
-    /** Undo a join, between passes. */
+    /** Undo a join, between passes, and those after it in a row: `after` must not be joined to the
+     *  next when it runs again. */
     void (*block_plan_part)(struct block_plan *before, struct block_plan *after);
     /** Say which weights are left from now on; at first all are, in dense form. load_weights must
      *  follow. A plan that is joined must be parted before its form changes. A plan may copy the
@@ -252,7 +254,7 @@ struct backend {
     /** out[j] = dense[indices[j]], j < count. */
     enum status (*gather)(struct backend *, const float *dense, const uint32_t *indices,
                           size_t count, float *out);
-    /** dense[indices[j]] = values[j]; the rest of dense is left alone. Indices ascend. */
+    /** dense[indices[j]] = values[j]; the rest of dense is left alone. No index comes twice. */
     enum status (*scatter)(struct backend *, const float *values, const uint32_t *indices,
                            size_t count, float *dense);
     /** Keep the 32-bit words words[i] whose bit first_bit + i of mask (device) is set, in order,

@@ -1,7 +1,8 @@
-/* deletion.h - computing with what is left: which form a pruned layer's weights take,
- * and which outputs nothing reads.
+/* deletion.h - computing with what is left: which form a pruned layer's weights take, and which
+ * channels, units and inputs are left out of the shapes.
  *
- * Nothing here is collective; all ranks must have the same thresholds, and then decide alike. */
+ * Nothing here is collective; all ranks must have the same thresholds, and then decide alike. What
+ * is decided goes by the survivors alone, and not by the events before. */
 #ifndef ESPALIER_DELETION_H
 #define ESPALIER_DELETION_H
 
@@ -11,11 +12,14 @@
  *  are, which at first is what the backend's table says. */
 void deletion_set_threshold(struct network *network, double sparse_below);
 
-/** Tell the blocks what is left, where that has changed since the last call.
+/** Make the network compute with what is left (reduction.h), where that has changed since the last
+ *  call.
  *
- *  A weight whose density is below its block's `sparse_below` goes into sparse form, and its dense
- *  arrays are freed. Outputs that no survivor of a later layer in sparse form reads, whichever way
- *  they go, are left out with all that leads to them. network_materialize must follow. */
+ *  A weight whose density in the shapes that are left is below its block's `sparse_below` goes into
+ *  sparse form, and its dense arrays are freed. Channels that no survivor reads, and those that
+ *  none leads to where the next block can take them into its bias, are left out by whole sixteenths
+ *  of a layer's; inputs that no survivor reads, by sixteenths from a quarter on, of dense blocks in
+ *  dense form. network_materialize must follow. */
 enum status deletion_apply(struct network *network);
 
 #endif

@@ -30,6 +30,7 @@
 #include <espalier/quota.h>
 #include <espalier/rank_backend.h>
 #include <espalier/recipe.h>
+#include <espalier/reduction.h>
 #include <espalier/replica.h>
 #include <espalier/report.h>
 #include <espalier/rng.h>

@@ -7,7 +7,8 @@
  * before bias: survivors only. A weight that has lost connections also has dense arrays, into
  * which its survivors are scattered after each update and from which their gradients are
  * gathered; while all survive, its part of beta *is* the dense array. In sparse form
- * (backend.h's block_survivors) it has no dense arrays any more: blocks take its survivors. The
+ * (backend.h's block_survivors) it has no dense arrays any more: blocks take its survivors. Where a
+ * block computes a part of its layer only (reduction.h), the arrays are those of that part. The
  * running statistics of batch normalisation are parameters whose gradient is always 0, so that they
  * are saved, compared and moved with the rest.
  *
@@ -35,8 +36,32 @@ struct parameter {
     size_t count;          /* survivors */
     uint32_t *indices;     /* device [count], ascending original indices; NULL while all survive */
     bool sparse;           /* the form in which its block takes it */
-    float *dense, *dense_gradient; /* device [original_count]; NULL while all survive, or sparse;
-                                      under a mask `dense` is scratch: beta is the dense array */
+    float *dense, *dense_gradient; /* device [room]; NULL while all survive, or sparse; under a
+                                      mask `dense` is scratch: beta is the dense array */
+    size_t room;
+    uint32_t *places; /* device [count]: where survivors are in them; NULL: at their indices */
+};
+
+/** What becomes of a channel of a block's output. */
+enum channel_fate {
+    CHANNEL_KEPT,
+    CHANNEL_DELETED, /* nothing reads it */
+    CHANNEL_CONSTANT /* nothing leads to it: the next block has its activation in its bias */
+};
+
+/** What a block leaves out, in host memory; nothing at first. */
+struct reduction {
+    uint8_t *fates;   /* [channels of its output]: enum channel_fate */
+    uint8_t *skipped; /* [inputs]: 1 where a dense block leaves out an input, if it `gathers` */
+    bool gathers;     /* it computes with a copy of the other inputs */
+    bool sparse;      /* the form of its weight */
+};
+
+/** The inputs of a dense block that gathers. */
+struct gathered_inputs {
+    size_t count;
+    uint32_t *indices; /* device [max_samples][count]: where they are in the batch's input */
+    float *x, *dx;     /* device, likewise; dx NULL for the first block */
 };
 
 struct block {
@@ -47,11 +72,15 @@ struct block {
     int statistics;      /* the running means, whose variances follow; -1 but for BLOCK_NORM */
     double sparse_below; /* density below which the weight goes into sparse form */
     size_t planned;      /* survivors that the plan knows of */
-    uint8_t *unused;     /* host [channels of linear]: the plan knows that nothing reads them */
-    uint8_t *device_unused;
     struct block_plan *plan;
-    float *output;          /* device [max_samples][output] */
-    float *output_gradient; /* likewise; NULL where the plan is joined to the next one */
+    struct block_desc reduced; /* what it computes: desc without what the reduction leaves out */
+    struct reduction reduction;
+    uint32_t *kept; /* device [channels of reduced.output]: which of the layer's those are */
+    float *kept_bias, *kept_bias_gradient; /* device, likewise; used while some are not kept */
+    struct gathered_inputs gathered;
+    struct constants *constants; /* of the block before, which this one reads; NULL: none */
+    float *output;               /* device [max_samples][output], of `reduced` */
+    float *output_gradient;      /* likewise; NULL where the plan is joined to the next one */
 };
 
 struct network {
@@ -99,14 +128,22 @@ enum status network_move_vectors(struct network *network, float *beta, float *gr
 /** Draw the initial weights by each layer's initialiser; biases are 0 (initializer.h). */
 enum status network_initialize(struct network *network, uint64_t seed);
 
-/** Compute the backward passes of a block and of the next one apart from now on, or together where
- *  the backend can (backend.h's block_plan_join). An index that has no next block is legal. */
+/** Compute the backward passes of a block and of the next one apart from now on, with those that
+ *  were joined after them; -1 is legal. */
 enum status network_part(struct network *network, int index);
-enum status network_join(struct network *network, int index);
+
+/** Compute neighbours' backward passes together, wherever the backend can (backend.h's
+ *  block_plan_join). */
+enum status network_join(struct network *network);
 
 /** Carry beta to where the blocks read it: scatter, then load the plans' weights. To be called
  *  after every change of beta. */
 enum status network_materialize(struct network *network);
+
+/** What a block's plan takes for an x, and as dx, in passes over x (device [samples][input]); dx is
+ *  NULL for the first block and where backward passes are joined. */
+const float *network_block_input(const struct network *network, int index, const float *x);
+float *network_block_input_gradient(const struct network *network, int index);
 
 /** Forward through all blocks. x device [samples][input]; *logits is the last block's output. */
 enum status network_forward(struct network *network, const struct block_pass *pass, const float *x,

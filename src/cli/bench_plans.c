@@ -48,7 +48,7 @@ static void plans_destroy(struct plans *plans) {
 /* ---- times ---- */
 
 static const float *input_of(const struct plans *plans, int block) {
-    return block > 0 ? plans->replica->network->blocks[block - 1].output : plans->replica->x;
+    return network_block_input(plans->replica->network, block, plans->replica->x);
 }
 
 static enum status time_forward(struct plans *plans, int index) {
@@ -70,7 +70,8 @@ static enum status time_forward(struct plans *plans, int index) {
 static enum status time_backward(struct plans *plans, int index) {
     struct block *blocks = plans->replica->network->blocks, *block = &blocks[index];
     struct backend *backend = plans->replica->backend;
-    float *dy = block->output_gradient, *dx = index > 0 ? blocks[index - 1].output_gradient : NULL;
+    float *dy = block->output_gradient,
+          *dx = network_block_input_gradient(plans->replica->network, index);
     size_t bytes = dy == NULL
                        ? 0 /* joined to the next block */
                        : (size_t)plans->pass.samples * shape_size(block->desc.output) * sizeof *dy;

@@ -11,7 +11,7 @@ void epilogue_dropout(const struct block_plan *plan, const struct block_pass *pa
     const struct rng_counter counter = {.sample = pass->sample_ids[sample],
                                         .time = pass->update,
                                         .stream = rng_stream(RNG_DROPOUT, plan->desc.layer)};
-    plan->kernels->epilogue->drop(pass->seed, counter, plan->desc.dropout, units, y,
+    plan->kernels->epilogue->drop(pass->seed, counter, &plan->desc, y,
                                   plan->state + (size_t)sample * units);
 }
 

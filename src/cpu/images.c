@@ -19,7 +19,9 @@ static bool goes_by_images(const struct block_plan *plan) {
 
 enum status images_join(struct block_plan *before, struct block_plan *after, bool *joined) {
     const size_t inputs = shape_size(after->desc.input);
-    *joined = goes_by_images(before) && goes_by_images(after);
+    /* The backward pass goes down the chain in one go, where there is no dx to hand out yet. */
+    const bool begins = before->first || before->before != NULL;
+    *joined = begins && goes_by_images(before) && goes_by_images(after);
     if (!*joined)
         return ST_OK;
     after->dx_size = (inputs + CACHE_LINE_FLOATS - 1) / CACHE_LINE_FLOATS * CACHE_LINE_FLOATS;

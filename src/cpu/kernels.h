@@ -76,8 +76,8 @@ struct epilogue_kernels {
     /** dy [output] -> dz [linear], through dropout, pooling and activation. */
     void (*pool_backward)(const struct block_desc *desc, float keep, const uint8_t *state,
                           const float *y, const float *dy, float *dz);
-    /** Dropout of y and state [units]; counter.group is that of the first unit. */
-    void (*drop)(uint64_t seed, struct rng_counter counter, float rate, size_t units, float *y,
+    /** Dropout of y and state [output]; counter.group is that of the layer's first unit. */
+    void (*drop)(uint64_t seed, struct rng_counter counter, const struct block_desc *desc, float *y,
                  uint8_t *state);
     /** dz [units] = 0 where the unit is dropped. */
     void (*drop_backward)(size_t units, const uint8_t *state, float *dz);

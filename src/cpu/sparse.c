@@ -13,12 +13,7 @@ static enum status allocate(struct arena *arena, bool wanted, struct sparse_matr
     return ARENA_ARRAY(arena, by_inputs, &m->input_values);
 }
 
-static bool is_unused(const struct block_survivors *survivors, uint32_t row) {
-    return survivors->unused != NULL && survivors->unused[row] != 0;
-}
-
-/* Indices ascend: rows one after the other, and in each the blocks. All blocks of an unused output
- * begin and end where the next row begins. */
+/* Indices ascend: rows one after the other, and in each the blocks. */
 static void fill_outputs(const struct sparse_layout *l, const struct block_survivors *survivors,
                          struct sparse_matrix *m) {
     const uint32_t *indices = survivors->indices, last = (uint32_t)m->blocks - 1;
@@ -27,8 +22,6 @@ static void fill_outputs(const struct sparse_layout *l, const struct block_survi
     for (uint32_t r = 0; r < (uint32_t)m->outputs; r++) {
         const size_t first = (size_t)r * columns;
         uint32_t *start = m->start + r;
-        for (; is_unused(survivors, r) && e < m->count && indices[e] < first + columns; e++)
-            m->complete = false;
         for (uint32_t block = 0; block <= last; block++, start += m->outputs) {
             const size_t end = first + (block < last ? (block + 1) * wide : columns);
             *start = (uint32_t)e;
@@ -45,7 +38,7 @@ static void fill_inputs(const struct sparse_layout *l, const struct block_surviv
     const uint32_t *indices = survivors->indices, columns = (uint32_t)l->columns;
     uint32_t *next = m->input_start + 1; /* becomes where the next input begins */
     for (size_t e = 0; e < m->count; e++)
-        next[l->input[indices[e] % columns]] += !is_unused(survivors, indices[e] / columns);
+        next[l->input[indices[e] % columns]]++;
     for (uint32_t c = 0, sum = 0; c < (uint32_t)l->inputs; c++) {
         const uint32_t size = next[c];
         next[c] = sum;
@@ -53,8 +46,6 @@ static void fill_inputs(const struct sparse_layout *l, const struct block_surviv
     }
     for (uint32_t e = 0; e < m->count; e++) {
         const uint32_t row = indices[e] / columns, column = indices[e] % columns;
-        if (is_unused(survivors, row))
-            continue;
         const uint32_t at = next[l->input[column]]++;
         m->order[at] = e;
         m->input_offsets[at] = (int32_t)row * l->output_step + l->reversed[column];
@@ -66,7 +57,6 @@ enum status sparse_matrix_create(struct arena *arena, const struct sparse_layout
                                  bool wanted, struct sparse_matrix *matrix) {
     *matrix =
         (struct sparse_matrix){.count = survivors->count,
-                               .complete = true,
                                .outputs = layout->outputs,
                                .inputs = layout->inputs,
                                .blocks = (layout->columns + block_columns - 1) / block_columns,

@@ -21,7 +21,6 @@ struct sparse_layout {
 /** Entries by outputs, in canonical order, cut into blocks of columns; and by inputs. */
 struct sparse_matrix {
     size_t count;
-    bool complete; /* no output is unused: every survivor is an entry of a row */
     int outputs, inputs, blocks, block_columns;
     uint32_t *start;       /* [blocks + 1][outputs]: where a row's entries of a block begin */
     int32_t *offsets;      /* [count] */
@@ -31,8 +30,8 @@ struct sparse_matrix {
     float *input_values; /* [count] */
 };
 
-/** The matrix of the survivors, in blocks of `block_columns` columns. Rows of unused outputs are
- *  empty. Entries by inputs are left out where they are not `wanted`. */
+/** The matrix of the survivors, in blocks of `block_columns` columns. Entries by inputs are left
+ *  out where they are not `wanted`. */
 enum status sparse_matrix_create(struct arena *arena, const struct sparse_layout *layout,
                                  const struct block_survivors *survivors, int block_columns,
                                  bool wanted, struct sparse_matrix *matrix);

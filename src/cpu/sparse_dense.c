@@ -246,12 +246,6 @@ static void bias_gradient(int samples, int units, const float *dz, float *restri
             dbias[k] += dz[k];
 }
 
-/* Survivors of unused outputs are in no row: their gradient stays zero. */
-static void clear_unused(const struct sparse_dense *s, float *dweights) {
-    if (!s->matrix.complete)
-        memset(dweights, 0, s->matrix.count * sizeof *dweights);
-}
-
 /* Units first .. end - 1 and one block, a pair of panels at a time. */
 static void weight_tile(const struct block_plan *plan, int samples, int block, int unit, int end,
                         const struct backward_args *args) {
@@ -308,8 +302,6 @@ static void backward_run(struct block_plan *plan, const struct block_pass *pass,
         prepare_dz(plan, pass, args);
         if (!plan->first)
             sparse_order_values(&s->matrix, plan->weights);
-#pragma omp single nowait
-        clear_unused(s, args->dweights);
 #pragma omp barrier
 #pragma omp single nowait
         bias_gradient(pass->samples, s->units, args->dy, args->dbias);

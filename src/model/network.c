@@ -60,6 +60,18 @@ enum status network_describe_parameters(const struct recipe *recipe, struct shap
     return ST_OK;
 }
 
+/* Nothing is left out at first. */
+static enum status allocate_reduction(struct backend *backend, struct block *block) {
+    const size_t channels = (size_t)block->desc.output.channels;
+    block->reduction.fates = calloc(channels, sizeof *block->reduction.fates);
+    block->reduction.skipped = calloc(shape_size(block->desc.input), 1);
+    if (block->reduction.fates == NULL || block->reduction.skipped == NULL)
+        FAIL(ST_MEMORY, "out of memory: the channels of %s", block->name);
+    TRY(backend->alloc(backend, channels * sizeof *block->kept, (void **)&block->kept));
+    TRY(backend->alloc(backend, channels * sizeof(float), (void **)&block->kept_bias));
+    return backend->alloc(backend, channels * sizeof(float), (void **)&block->kept_bias_gradient);
+}
+
 static enum status allocate_block(struct network *network, int index) {
     struct backend *backend = network->backend;
     struct block *block = &network->blocks[index];
@@ -68,33 +80,30 @@ static enum status allocate_block(struct network *network, int index) {
                                    &block->plan));
     block->sparse_below = backend->block_plan_sparse_below(block->plan);
     block->planned = block_weights(&block->desc);
-    const size_t channels = (size_t)block->desc.linear.channels;
-    block->unused = calloc(channels, sizeof *block->unused);
-    if (block->unused == NULL)
-        FAIL(ST_MEMORY, "out of memory: block %d", index);
-    TRY(backend->alloc(backend, channels, (void **)&block->device_unused));
+    block->reduced = block->desc;
+    TRY(allocate_reduction(backend, block));
     return backend->alloc(backend, bytes, (void **)&block->output);
 }
 
 enum status network_part(struct network *network, int index) {
     struct backend *backend = network->backend;
-    if (index < 0 || network->blocks[index].output_gradient != NULL)
-        return ST_OK;
-    struct block *block = &network->blocks[index];
-    size_t bytes = (size_t)network->max_samples * shape_size(block->desc.output) * sizeof(float);
-    TRY(backend->alloc(backend, bytes, (void **)&block->output_gradient));
-    if (index + 1 < network->blocks_count)
-        backend->block_plan_part(block->plan, network->blocks[index + 1].plan);
+    const int last = network->blocks_count - 1;
+    for (int i = index; i >= 0 && i <= last && network->blocks[i].output_gradient == NULL; i++) {
+        struct block *block = &network->blocks[i];
+        size_t values = (size_t)network->max_samples * shape_size(block->desc.output);
+        TRY(backend->alloc(backend, values * sizeof(float), (void **)&block->output_gradient));
+        if (i < last)
+            backend->block_plan_part(block->plan, network->blocks[i + 1].plan);
+    }
     return ST_OK;
 }
 
-enum status network_join(struct network *network, int index) {
+static enum status join_to_next(struct network *network, int index) {
     struct backend *backend = network->backend;
-    bool joined = false;
-    if (index < 0 || index + 1 >= network->blocks_count ||
-        network->blocks[index].output_gradient == NULL) /* they are joined already */
-        return ST_OK;
     struct block *block = &network->blocks[index];
+    bool joined = false;
+    if (block->output_gradient == NULL || network->blocks[index + 1].reduction.gathers)
+        return ST_OK;
     TRY(backend->block_plan_join(block->plan, network->blocks[index + 1].plan, &joined));
     if (joined) {
         backend->release(backend, block->output_gradient);
@@ -103,10 +112,10 @@ enum status network_join(struct network *network, int index) {
     return ST_OK;
 }
 
-/* Gradients of outputs; not where the backend joins a block to the next one. */
-static enum status allocate_gradient(struct network *network, int index) {
-    TRY(network_part(network, index));
-    return network_join(network, index);
+enum status network_join(struct network *network) {
+    for (int i = 0; i + 1 < network->blocks_count; i++)
+        TRY(join_to_next(network, i));
+    return ST_OK;
 }
 
 static enum status build(struct network *network, const struct recipe *recipe) {
@@ -122,8 +131,8 @@ static enum status build(struct network *network, const struct recipe *recipe) {
         add_block_parameters(network, i);
         TRY(allocate_block(network, i));
     }
-    for (int i = 0; i < network->blocks_count; i++)
-        TRY(allocate_gradient(network, i));
+    TRY(network_part(network, 0));
+    TRY(network_join(network));
     network->classes = network->blocks[count - 1].desc.output.channels;
     network->original_count = network->count;
     struct backend *backend = network->backend;
@@ -156,22 +165,33 @@ static void release_vectors(struct network *network) {
     network->backend->release(network->backend, network->gradient);
 }
 
+static void release_block(struct backend *backend, struct block *block) {
+    void *const memory[] = {block->output,     block->output_gradient,    block->kept,
+                            block->kept_bias,  block->kept_bias_gradient, block->gathered.indices,
+                            block->gathered.x, block->gathered.dx};
+    backend->block_plan_destroy(block->plan);
+    constants_destroy(backend, block->constants);
+    for (size_t i = 0; i < sizeof memory / sizeof memory[0]; i++)
+        backend->release(backend, memory[i]);
+    free(block->reduction.fates);
+    free(block->reduction.skipped);
+}
+
+static void release_parameter(struct backend *backend, struct parameter *p) {
+    backend->release(backend, p->indices);
+    backend->release(backend, p->places);
+    backend->release(backend, p->dense);
+    backend->release(backend, p->dense_gradient);
+}
+
 void network_destroy(struct network *network) {
     if (network == NULL)
         return;
     struct backend *backend = network->backend;
-    for (int i = 0; network->blocks != NULL && i < network->blocks_count; i++) {
-        backend->block_plan_destroy(network->blocks[i].plan);
-        backend->release(backend, network->blocks[i].output);
-        backend->release(backend, network->blocks[i].output_gradient);
-        backend->release(backend, network->blocks[i].device_unused);
-        free(network->blocks[i].unused);
-    }
-    for (int i = 0; i < network->parameters_count; i++) {
-        backend->release(backend, network->parameters[i].indices);
-        backend->release(backend, network->parameters[i].dense);
-        backend->release(backend, network->parameters[i].dense_gradient);
-    }
+    for (int i = 0; network->blocks != NULL && i < network->blocks_count; i++)
+        release_block(backend, &network->blocks[i]);
+    for (int i = 0; i < network->parameters_count; i++)
+        release_parameter(backend, &network->parameters[i]);
     release_vectors(network);
     free(network->parameters);
     free(network->blocks);
@@ -208,19 +228,46 @@ static float *gradient_of(struct network *network, int parameter) {
     return p->dense != NULL ? p->dense_gradient : network->gradient + p->offset;
 }
 
+static const uint32_t *places_of(const struct parameter *p) {
+    return p->places != NULL ? p->places : p->indices;
+}
+
+/* The biases of the channels that are kept. */
+static enum status gather_bias(struct network *network, const struct block *block,
+                               const float **bias) {
+    *bias = values_of(network, block->bias);
+    if (!block_is_reduced(block))
+        return ST_OK;
+    TRY(network->backend->gather(network->backend, *bias, block->kept,
+                                 (size_t)block->reduced.output.channels, block->kept_bias));
+    *bias = block->kept_bias;
+    return ST_OK;
+}
+
+static enum status load_block(struct network *network, int index) {
+    struct block *block = &network->blocks[index];
+    const float *bias;
+    TRY(gather_bias(network, block, &bias));
+    if (block->constants != NULL) {
+        TRY(constants_fold(network, index, bias));
+        bias = block->constants->bias;
+    }
+    return network->backend->block_plan_load_weights(block->plan, values_of(network, block->weight),
+                                                     bias);
+}
+
 enum status network_materialize(struct network *network) {
     struct backend *backend = network->backend;
     for (int i = 0; i < network->parameters_count; i++) {
         const struct parameter *p = &network->parameters[i];
         if (is_compact(network, p))
-            TRY(backend->scatter(backend, network->beta + p->offset, p->indices, p->count,
+            TRY(backend->scatter(backend, network->beta + p->offset, places_of(p), p->count,
                                  p->dense));
     }
     for (int i = 0; i < network->blocks_count; i++) {
         struct block *block = &network->blocks[i];
         if (block->weight >= 0)
-            TRY(backend->block_plan_load_weights(block->plan, values_of(network, block->weight),
-                                                 values_of(network, block->bias)));
+            TRY(load_block(network, i));
         if (block->statistics >= 0)
             TRY(backend->block_plan_load_statistics(
                 block->plan, network->beta + network->parameters[block->statistics].offset));
@@ -262,12 +309,49 @@ enum status network_initialize(struct network *network, uint64_t seed) {
 
 /* ---- passes ---- */
 
+const float *network_block_input(const struct network *network, int index, const float *x) {
+    const struct block *block = &network->blocks[index];
+    return block->reduction.gathers ? block->gathered.x
+           : index > 0              ? network->blocks[index - 1].output
+                                    : x;
+}
+
+float *network_block_input_gradient(const struct network *network, int index) {
+    const struct block *block = &network->blocks[index];
+    return block->reduction.gathers ? block->gathered.dx
+           : index > 0              ? network->blocks[index - 1].output_gradient
+                                    : NULL;
+}
+
+static enum status gather_input(const struct block *block, struct backend *backend, int samples,
+                                const float *x) {
+    const struct gathered_inputs *gathered = &block->gathered;
+    return backend->gather(backend, x, gathered->indices, (size_t)samples * gathered->count,
+                           gathered->x);
+}
+
+/* What is not gathered has no gradient. */
+static enum status scatter_input_gradient(const struct network *network, int index, int samples) {
+    struct backend *backend = network->backend;
+    const struct gathered_inputs *gathered = &network->blocks[index].gathered;
+    const struct block *before = block_before(network, index);
+    if (before == NULL)
+        return ST_OK;
+    const size_t outputs = (size_t)samples * shape_size(before->reduced.output);
+    TRY(backend->clear(backend, before->output_gradient, outputs * sizeof(float)));
+    return backend->scatter(backend, gathered->dx, gathered->indices,
+                            (size_t)samples * gathered->count, before->output_gradient);
+}
+
 enum status network_forward(struct network *network, const struct block_pass *pass, const float *x,
                             float **logits) {
     const float *input = x;
     for (int i = 0; i < network->blocks_count; i++) {
         struct block *block = &network->blocks[i];
-        TRY(network->backend->block_forward(block->plan, pass, input, block->output));
+        if (block->reduction.gathers)
+            TRY(gather_input(block, network->backend, pass->samples, input));
+        TRY(network->backend->block_forward(block->plan, pass, network_block_input(network, i, x),
+                                            block->output));
         input = block->output;
     }
     *logits = network->blocks[network->blocks_count - 1].output;
@@ -283,18 +367,37 @@ float *network_logits_gradient(struct network *network) {
 static enum status carry_gradient(struct network *network, const struct parameter *weight) {
     struct backend *backend = network->backend;
     float *gradient = network->gradient + weight->offset;
-    TRY(backend->gather(backend, weight->dense_gradient, weight->indices, weight->count,
+    TRY(backend->gather(backend, weight->dense_gradient, places_of(weight), weight->count,
                         network->masked ? weight->dense : gradient));
     if (network->masked)
         TRY(backend->scatter(backend, weight->dense, weight->indices, weight->count, gradient));
     return ST_OK;
 }
 
+/* Of channels that are not computed: 0, or what the block found that has them in its bias. */
+static enum status carry_bias_gradient(struct network *network, int index) {
+    struct backend *backend = network->backend;
+    const struct block *block = &network->blocks[index];
+    const struct constants *c =
+        index + 1 < network->blocks_count ? network->blocks[index + 1].constants : NULL;
+    float *gradient = gradient_of(network, block->bias);
+    if (!block_is_reduced(block))
+        return ST_OK;
+    TRY(backend->clear(backend, gradient, block_biases(&block->desc) * sizeof *gradient));
+    TRY(backend->scatter(backend, block->kept_bias_gradient, block->kept,
+                         (size_t)block->reduced.output.channels, gradient));
+    return c == NULL ? ST_OK
+                     : backend->scatter(backend, c->source_bias_gradient, c->indices, c->channels,
+                                        gradient);
+}
+
 /* Weight and bias are neighbours. */
-static enum status finish_gradient(struct network *network, const struct block *block,
+static enum status finish_gradient(struct network *network, int index,
                                    const struct gradient_sink *sink) {
+    const struct block *block = &network->blocks[index];
     const struct parameter *weight = &network->parameters[block->weight];
     const struct parameter *bias = &network->parameters[block->bias];
+    TRY(carry_bias_gradient(network, index));
     if (weight->dense != NULL)
         TRY(carry_gradient(network, weight));
     if (block->statistics >= 0) /* pruning moves the vector's parts: whatever lies there now */
@@ -304,19 +407,35 @@ static enum status finish_gradient(struct network *network, const struct block *
     return sink->ready(sink->context, weight->offset, weight->stored + bias->stored);
 }
 
+/* Of the biases of the channels that are kept. */
+static float *kept_bias_gradient(struct network *network, const struct block *block) {
+    return block_is_reduced(block) ? block->kept_bias_gradient : gradient_of(network, block->bias);
+}
+
+static enum status backward_block(struct network *network, int index, const struct block_pass *pass,
+                                  const float *x, struct poll poll) {
+    struct block *block = &network->blocks[index];
+    const struct constants *c = block->constants;
+    float *dweights = NULL, *dbias = NULL;
+    if (block->weight >= 0) {
+        dweights = gradient_of(network, block->weight);
+        dbias = c != NULL ? c->bias_gradient : kept_bias_gradient(network, block);
+    }
+    TRY(network->backend->block_backward(block->plan, pass, network_block_input(network, index, x),
+                                         block->output, block->output_gradient, dweights, dbias,
+                                         network_block_input_gradient(network, index), poll));
+    if (block->reduction.gathers)
+        TRY(scatter_input_gradient(network, index, pass->samples));
+    return c == NULL ? ST_OK
+                     : constants_backward(network, index, kept_bias_gradient(network, block));
+}
+
 enum status network_backward(struct network *network, const struct block_pass *pass, const float *x,
                              const struct gradient_sink *sink) {
     for (int i = network->blocks_count - 1; i >= 0; i--) {
-        struct block *block = &network->blocks[i];
-        const float *input = i > 0 ? network->blocks[i - 1].output : x;
-        float *input_gradient = i > 0 ? network->blocks[i - 1].output_gradient : NULL;
-        bool has_weights = block->weight >= 0;
-        TRY(network->backend->block_backward(
-            block->plan, pass, input, block->output, block->output_gradient,
-            has_weights ? gradient_of(network, block->weight) : NULL,
-            has_weights ? gradient_of(network, block->bias) : NULL, input_gradient, sink->poll));
-        if (has_weights)
-            TRY(finish_gradient(network, block, sink));
+        TRY(backward_block(network, i, pass, x, sink->poll));
+        if (network->blocks[i].weight >= 0)
+            TRY(finish_gradient(network, i, sink));
     }
     return ST_OK;
 }

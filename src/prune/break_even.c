@@ -77,7 +77,7 @@ static enum status time_form(const struct probe *p, const struct block_survivors
 static enum status time_sparse(const struct probe *p, double density, double *seconds) {
     struct backend *backend = p->network->backend;
     const size_t count = draw_survivors(p, density);
-    const struct block_survivors survivors = {p->indices, count, true, NULL};
+    const struct block_survivors survivors = {p->indices, count, true};
     *seconds = INFINITY;
     TRY(backend->upload(backend, p->indices, p->host_indices, count * sizeof *p->indices));
     return time_form(p, &survivors, seconds);
@@ -85,7 +85,7 @@ static enum status time_sparse(const struct probe *p, double density, double *se
 
 /* The dense form before and after, since a machine does not stay as fast as it is. */
 static enum status measure_block(const struct probe *p, double *below) {
-    const struct block_survivors all = {NULL, block_weights(&p->block->desc), false, NULL};
+    const struct block_survivors all = {NULL, block_weights(&p->block->desc), false};
     double dense = INFINITY, sparse[2];
     TRY(time_form(p, &all, &dense));
     TRY(time_sparse(p, densities[0], &sparse[0]));
@@ -147,8 +147,7 @@ static enum status probe_apart(struct probe *p, int index, double *below) {
     TRY(network_part(p->network, index));
     p->input_gradient = index == 0 ? NULL : p->network->blocks[index - 1].output_gradient;
     TRY(probe_block(p, below));
-    TRY(network_join(p->network, index - 1));
-    return network_join(p->network, index);
+    return network_join(p->network);
 }
 
 static enum status measure_scopes(struct pruner *pruner, const struct block_pass *pass,

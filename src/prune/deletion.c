@@ -1,6 +1,13 @@
+#include "readers.h"
+
 #include <espalier/deletion.h>
-#include <stdlib.h>
+#include <espalier/reduction.h>
 #include <string.h>
+
+/* Shapes shrink by whole sixteenths of what they were at first, so that plans are made anew seldom;
+ * the few that are too many for that stay. Leaving out inputs costs a copy of the others: it is
+ * done from a quarter on. */
+enum { STEPS = 16, GATHER_PARTS = 4 };
 
 void deletion_set_threshold(struct network *network, double sparse_below) {
     for (int i = 0; i < network->blocks_count; i++) {
@@ -10,116 +17,129 @@ void deletion_set_threshold(struct network *network, double sparse_below) {
     }
 }
 
-/* ---- forms ---- */
+/* ---- whole steps ---- */
 
-/* What has been sparse stays so: the density only falls. */
-static enum status choose_form(struct network *network, struct parameter *p) {
-    const struct block *block = &network->blocks[p->block];
-    struct backend *backend = network->backend;
-    p->sparse = (double)p->count < block->sparse_below * (double)p->original_count;
-    if (!p->sparse)
-        return ST_OK;
-    TRY(network_part(network, p->block - 1));
-    TRY(network_part(network, p->block));
-    backend->release(backend, p->dense);
-    backend->release(backend, p->dense_gradient);
-    p->dense = p->dense_gradient = NULL;
-    return ST_OK;
+/* Of `gone` of `count`, those that are too many for whole steps, or would leave none. */
+static size_t surplus(size_t gone, size_t count) {
+    const size_t step = count < STEPS ? 1 : count / STEPS, most = gone < count ? gone : count - 1;
+    return gone - most / step * step;
 }
 
-/* ---- outputs that nothing reads ---- */
-
-/* The channels that a layer's survivors read, for outputs that are read themselves. Columns are
- * [channels][kernel][kernel], or flattened in (h, w, c). */
-static void mark_read(const struct block *reader, const uint32_t *indices, size_t count,
-                      uint8_t *unused) {
-    const struct block_desc *d = &reader->desc;
-    const uint32_t columns = (uint32_t)(block_weights(d) / (size_t)d->linear.channels);
-    const uint32_t channels = (uint32_t)d->input.channels;
-    const uint32_t taps = d->kind == BLOCK_CONV ? (uint32_t)(d->kernel * d->kernel) : 1;
-    for (size_t e = 0; e < count; e++)
-        if (reader->unused[indices[e] / columns] == 0)
-            unused[indices[e] % columns / taps % channels] = 0;
+/* Set up to `most` bytes that are `from` to 0, from the end; returns how many are missing. */
+static size_t restore(uint8_t *bytes, size_t count, uint8_t from, size_t most) {
+    for (size_t i = count; most > 0 && i-- > 0;)
+        if (bytes[i] == from) {
+            bytes[i] = 0;
+            most--;
+        }
+    return most;
 }
 
-static enum status find_unread(const struct network *network, const struct block *reader,
-                               size_t channels, uint8_t *unused) {
-    const struct parameter *p = &network->parameters[reader->weight];
-    struct backend *backend = network->backend;
-    uint32_t *indices = malloc(p->count * sizeof *indices + 1);
-    if (indices == NULL)
-        FAIL(ST_MEMORY, "out of memory: the indices of %s", p->name);
-    enum status status =
-        backend->download(backend, indices, p->indices, p->count * sizeof *indices);
-    if (status == ST_OK) {
-        memset(unused, 1, channels);
-        mark_read(reader, indices, p->count, unused);
+static size_t count_set(const uint8_t *bytes, size_t count) {
+    size_t set = 0;
+    for (size_t i = 0; i < count; i++)
+        set += bytes[i] != 0;
+    return set;
+}
+
+/* ---- channels ---- */
+
+static enum channel_fate fate_of(const struct reader *reader, size_t channel, bool folds) {
+    if (!reader->read[channel])
+        return CHANNEL_DELETED;
+    return folds && reader_row(reader, channel) == 0 ? CHANNEL_CONSTANT : CHANNEL_KEPT;
+}
+
+/* Blocks without connections keep what they are given. */
+static void decide_fates(const struct reader *reader, const struct reader *after,
+                         const uint8_t *fates_before, uint8_t *fates) {
+    const size_t channels = (size_t)reader->block->desc.output.channels;
+    if (!reader->has_connections) {
+        if (fates_before != NULL)
+            memcpy(fates, fates_before, channels);
+        return;
     }
-    free(indices);
-    return status;
+    if (after == NULL || reader->counts_channels)
+        return;
+    const bool folds = reduction_folds(reader->block, after->block);
+    for (size_t k = 0; k < channels; k++)
+        fates[k] = (uint8_t)fate_of(reader, k, folds);
+    size_t many = surplus(count_set(fates, channels), channels);
+    many = restore(fates, channels, CHANNEL_CONSTANT, many);
+    restore(fates, channels, CHANNEL_DELETED, many);
 }
 
-/* Which outputs of a block nothing reads. A block without weights passes on what is read of it; but
- * batch normalisation keeps the statistics of all that it sees. */
-static enum status find_unused(const struct network *network, int index, uint8_t *unused) {
-    const size_t channels = (size_t)network->blocks[index].desc.linear.channels;
-    const struct block *reader = &network->blocks[index + 1];
-    memset(unused, 0, channels);
-    if (index + 1 == network->blocks_count || reader->desc.kind == BLOCK_NORM)
-        return ST_OK;
-    if (reader->desc.kind == BLOCK_PASS)
-        memcpy(unused, reader->unused, channels);
-    else if (network->parameters[reader->weight].sparse)
-        return find_unread(network, reader, channels, unused);
+/* ---- forms, and inputs ---- */
+
+static size_t kept_inputs(const struct reader *reader, const uint8_t *fates_before) {
+    const size_t channels = (size_t)reader->block->desc.input.channels;
+    const size_t gone = fates_before == NULL ? 0 : count_set(fates_before, channels);
+    return reader->columns / channels * (channels - gone);
+}
+
+/* Sparse form goes by the survivors, dense form by the shapes that are left. */
+static bool is_sparse(const struct network *network, const struct reader *reader,
+                      const uint8_t *fates_before, const uint8_t *fates) {
+    const struct block *block = reader->block;
+    const size_t gone = count_set(fates, reader->outputs);
+    const size_t rows = reader->outputs - gone;
+    return network->parameters[block->weight].indices != NULL &&
+           (double)reader_kept(reader, fates) <
+               block->sparse_below * (double)(rows * kept_inputs(reader, fates_before));
+}
+
+/* Inputs of channels that are gone are left out in any case. */
+static void skip_inputs(const struct reader *reader, const uint8_t *fates_before,
+                        struct reduction *wanted) {
+    const size_t inputs = reader->columns, channels = (size_t)reader->block->desc.input.channels;
+    const size_t kept = kept_inputs(reader, fates_before);
+    uint8_t *skipped = wanted->skipped;
+    reader_mark_inputs(reader, wanted->fates, skipped);
+    for (size_t j = 0; j < inputs; j++)
+        skipped[j] = !skipped[j] && (fates_before == NULL || fates_before[j % channels] == 0);
+    const size_t gone = count_set(skipped, inputs);
+    restore(skipped, inputs, 1, surplus(gone, kept));
+    wanted->gathers = count_set(skipped, inputs) >= (kept + GATHER_PARTS - 1) / GATHER_PARTS;
+    for (size_t j = 0; fates_before != NULL && j < inputs; j++)
+        skipped[j] = skipped[j] || fates_before[j % channels] != 0;
+}
+
+static void decide_form(const struct network *network, const struct reader *reader,
+                        const uint8_t *fates_before, struct reduction *wanted) {
+    if (!reader->has_connections || reader->counts_channels)
+        return;
+    wanted->sparse = is_sparse(network, reader, fates_before, wanted->fates);
+    if (reader->block->desc.kind == BLOCK_DENSE && !wanted->sparse)
+        skip_inputs(reader, fates_before, wanted);
+}
+
+/* ---- all blocks ---- */
+
+static enum status decide(struct arena *arena, const struct network *network,
+                          struct reduction **wanted) {
+    const int count = network->blocks_count;
+    struct reader *readers;
+    TRY(readers_create(arena, network, &readers));
+    TRY(ARENA_ARRAY(arena, (size_t)count, wanted));
+    for (int i = 0; i < count; i++) {
+        const struct block_desc *desc = &network->blocks[i].desc;
+        struct reduction *r = &(*wanted)[i];
+        const uint8_t *before = i > 0 ? (*wanted)[i - 1].fates : NULL;
+        TRY(ARENA_ARRAY(arena, (size_t)desc->output.channels, &r->fates));
+        TRY(ARENA_ARRAY(arena, shape_size(desc->input), &r->skipped));
+        decide_fates(&readers[i], i + 1 < count ? &readers[i + 1] : NULL, before, r->fates);
+        decide_form(network, &readers[i], before, r);
+    }
     return ST_OK;
-}
-
-/* ---- plans ---- */
-
-static enum status tell_plan(struct network *network, struct block *block) {
-    struct backend *backend = network->backend;
-    struct parameter *p = &network->parameters[block->weight];
-    TRY(backend->upload(backend, block->device_unused, block->unused,
-                        (size_t)block->desc.linear.channels));
-    const struct block_survivors survivors = {p->indices, p->count, p->sparse,
-                                              block->device_unused};
-    block->planned = p->count;
-    return backend->block_plan_set_survivors(block->plan, &survivors);
-}
-
-static bool is_pruned(const struct network *network, const struct block *block) {
-    return block->weight >= 0 && network->parameters[block->weight].indices != NULL;
-}
-
-static enum status update_block(struct network *network, int index, uint8_t *unused) {
-    struct block *block = &network->blocks[index];
-    const size_t channels = (size_t)block->desc.linear.channels;
-    TRY(find_unused(network, index, unused));
-    bool changed = memcmp(block->unused, unused, channels) != 0;
-    memcpy(block->unused, unused, channels);
-    if (!is_pruned(network, block))
-        return ST_OK;
-    changed = changed || block->planned != network->parameters[block->weight].count;
-    return changed ? tell_plan(network, block) : ST_OK;
 }
 
 enum status deletion_apply(struct network *network) {
-    size_t most = 0;
-    for (int i = 0; i < network->blocks_count; i++) {
-        const struct block *block = &network->blocks[i];
-        const size_t channels = (size_t)block->desc.linear.channels;
-        most = channels > most ? channels : most;
-        if (is_pruned(network, block))
-            TRY(choose_form(network, &network->parameters[block->weight]));
-    }
-    uint8_t *unused = malloc(most + 1);
-    if (unused == NULL)
-        FAIL(ST_MEMORY, "out of memory: the unused outputs");
-    enum status status = ST_OK;
-    for (int i = network->blocks_count - 1; status == ST_OK && i >= 0; i--)
-        status = update_block(network, i, unused);
-    for (int i = 0; status == ST_OK && i < network->blocks_count; i++)
-        status = network_join(network, i); /* where a change of form has parted them */
-    free(unused);
+    struct arena *arena = NULL;
+    struct reduction *wanted;
+    TRY(arena_create(&arena));
+    enum status status = decide(arena, network, &wanted);
+    if (status == ST_OK)
+        status = network_reduce(network, wanted);
+    arena_destroy(arena);
     return status;
 }

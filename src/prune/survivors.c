@@ -64,9 +64,12 @@ enum status survivors_open(struct backend *backend, struct parameter *p) {
     TRY_OUT(backend->alloc(backend, p->original_count * sizeof *dense, (void **)&dense));
     TRY_OUT(backend->alloc(backend, p->original_count * sizeof *dense, (void **)&dense_gradient));
     TRY_OUT(upload_identity(backend, p, indices));
+    backend->release(backend, p->dense); /* of a block that is a part of its layer */
+    backend->release(backend, p->dense_gradient);
     p->indices = indices;
     p->dense = dense;
     p->dense_gradient = dense_gradient;
+    p->room = p->original_count;
     return ST_OK;
 out:
     backend->release(backend, indices);
@@ -108,7 +111,7 @@ static enum status compact_indices(struct network *network, const struct bitmask
             continue;
         TRY(backend->compact(backend, p->indices, device_mask, p->offset, p->count, p->indices));
         if (p->dense != NULL)
-            TRY(backend->clear(backend, p->dense, p->original_count * sizeof *p->dense));
+            TRY(backend->clear(backend, p->dense, p->room * sizeof *p->dense));
     }
     return ST_OK;
 }

@@ -99,7 +99,7 @@ static enum status measure(double density, int threads, int rounds) {
                                     .activation = ACTIVATION_NONE,
                                     .pool = 1};
     struct layer l = layer_create(density);
-    const struct block_survivors survivors = {l.indices, l.count, true, NULL};
+    const struct block_survivors survivors = {l.indices, l.count, true};
     struct backend *backend;
     struct block_plan *plan;
     double sparse, dense;

@@ -39,6 +39,10 @@ class Killed(ResumeTest):
     def test_killed_with_masks(self):
         self.resumes(SETTINGS + ["prune.deletion=mask"], 6)
 
+    def test_killed_with_deleted_channels(self):
+        """So few connections are left that shapes shrink, by what is left and nothing else."""
+        self.resumes(SETTINGS + ["prune.rate=0.3", "prune.sparse_below=0"], 7)
+
     def test_killed_between_step_events(self):
         """The sums of updates that no event has told of yet are in the checkpoint."""
         settings = SETTINGS + ["train.log_every=5", "checkpoint.every=3"]

@@ -72,17 +72,18 @@ class Invariance(ProgramTest):
         self.assertGreater(largest_difference(model(one), model(other)), 10 * BOUND)
 
 
+def zeros(run_dir):
+    return {
+        name: [i for i, x in enumerate(values) if x == 0.0]
+        for name, (_, values) in model(run_dir).items()
+        if name.endswith("weight") and "norm" not in name
+    }
+
+
 class Pruning(ProgramTest):
     """A tenth of the connections goes every ten updates: six events."""
 
     LINEAR = SUBSET + ["prune.schedule=linear", "prune.every=10", "prune.rate=0.1"]
-
-    def zeros(self, run_dir):
-        return {
-            name: [i for i, x in enumerate(values) if x == 0.0]
-            for name, (_, values) in model(run_dir).items()
-            if name.endswith("weight") and "norm" not in name
-        }
 
     def masks_agree(self, settings, ranks, recipe=SMOOTH):
         one = self.train(recipe, "one", self.LINEAR + settings)
@@ -90,8 +91,8 @@ class Pruning(ProgramTest):
         counts = [[e["survivors"] for e in read_events(r, "prune")] for r in (one, many)]
         self.assertEqual(len(counts[0]), 6)
         self.assertEqual(counts[0], counts[1])
-        self.assertEqual(self.zeros(one), self.zeros(many))
-        self.assertEqual(sum(map(len, self.zeros(one).values())),
+        self.assertEqual(zeros(one), zeros(many))
+        self.assertEqual(sum(map(len, zeros(one).values())),
                          summary(one)["connections"] - summary(one)["survivors"])
         self.assertLess(largest_difference(model(one), model(many)), BOUND)
 
@@ -112,7 +113,8 @@ class Pruning(ProgramTest):
 
 
 class Masks(ProgramTest):
-    """With dense kernels, deleting connections and masking them is the same training."""
+    """With dense kernels and whole layers, deleting connections and masking them is the same
+    training."""
 
     def same(self, recipe, settings, ranks):
         runs = [self.train(recipe, kind, SUBSET + settings + [
@@ -125,7 +127,7 @@ class Masks(ProgramTest):
         self.assertEqual(*([e["loss"] for e in read_events(r, "step")] for r in runs))
 
     def test_poster_network(self):
-        self.same("ann_a", ["prune.every=4", "prune.rate=0.1"], 1)
+        self.same("ann_a", ["prune.every=4", "prune.rate=0.1", "prune.keep=0.3"], 1)
 
     def test_fsa_over_all_layers_on_2_ranks(self):
         self.same("ann_a_global", ["prune.every=2", "train.steps=12", "prune.keep=0.1"], 2)
@@ -192,3 +194,37 @@ class Repeatability(ProgramTest):
             for n in (1, 2, 3)
         ]
         self.assertEqual(len({summary(r)["weights_sha256"] for r in runs}), 1)
+
+
+class Deleted(ProgramTest):
+    """So few connections are left that whole channels have none: shapes shrink."""
+
+    FEW = SUBSET + ["prune.schedule=linear", "prune.every=10", "prune.rate=0.16",
+                    "prune.layers=[conv1,conv2,dense1]"]
+
+    def channels_without(self, run_dir):
+        """Filters of conv1 that have no input, and that conv2 does not read."""
+        (rows, inputs, height, width), conv1 = model(run_dir)["conv1.weight"]
+        (filters, channels, *kernel), conv2 = model(run_dir)["conv2.weight"]
+        size, taps = inputs * height * width, kernel[0] * kernel[1]
+        empty = [r for r in range(rows) if not any(conv1[r * size:(r + 1) * size])]
+        unread = [c for c in range(channels)
+                  if not any(any(conv2[(f * channels + c) * taps:(f * channels + c + 1) * taps])
+                             for f in range(filters))]
+        return empty, unread
+
+    def computes_as_masked(self, settings, ranks):
+        masked = self.train(SMOOTH, "masked", self.FEW + ["prune.deletion=mask"])
+        deleted = self.train(SMOOTH, "deleted", self.FEW + settings, ranks=ranks)
+        self.assertTrue(any(self.channels_without(deleted)))
+        self.assertEqual(zeros(deleted), zeros(masked))
+        self.assertLess(largest_difference(model(deleted), model(masked)), BOUND)
+
+    def test_in_dense_form_on_1_rank(self):
+        self.computes_as_masked(["prune.sparse_below=0"], 1)
+
+    def test_in_dense_form_on_2_ranks(self):
+        self.computes_as_masked(["prune.sparse_below=0"], 2)
+
+    def test_in_sparse_form_on_2_ranks(self):
+        self.computes_as_masked(["prune.sparse_below=1"], 2)

@@ -210,6 +210,10 @@ double reference_dropout_factor(const struct block_desc *d, const struct block_p
     if (!pass->training || d->dropout == 0)
         return 1;
     uint32_t words[4];
+    if (d->kept != NULL) {
+        const size_t channels = (size_t)d->output.channels;
+        unit = unit / channels * (size_t)d->layer_channels + d->kept[unit % channels];
+    }
     struct rng_counter counter = {.group = (uint32_t)(unit / 4),
                                   .sample = pass->sample_ids[sample],
                                   .time = pass->update,

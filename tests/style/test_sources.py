@@ -25,7 +25,7 @@ HEADERS = {
     "communicator": "communicator",
     "config": "recipe",
     "data": "dataset idx",
-    "model": "initializer network",
+    "model": "initializer network reduction",
     "prune": "break_even deletion prune quota schedule survivors",
     "io": "checkpoint events model run_dir run_record safetensors sparse_model",
     "report": "report",

@@ -174,7 +174,7 @@ static void set_survivors(struct run *run, const struct block_left *left) {
     void *indices;
     assert_ok(b->alloc(b, left->count * sizeof(uint32_t), &indices));
     assert_ok(b->upload(b, indices, left->indices, left->count * sizeof(uint32_t)));
-    const struct block_survivors survivors = {indices, left->count, true, NULL};
+    const struct block_survivors survivors = {indices, left->count, true};
     assert_ok(b->block_plan_set_survivors(run->plan, &survivors));
     b->release(b, indices);
 }

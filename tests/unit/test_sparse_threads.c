@@ -88,7 +88,7 @@ static void run(struct backend *b, const struct layer *l, struct numbers *n) {
         ids[i] = case_sample_id(i);
     const struct block_pass pass = {
         .samples = l->block.samples, .training = true, .seed = 3, .sample_ids = ids};
-    const struct block_survivors survivors = {n->indices, n->count, true, NULL};
+    const struct block_survivors survivors = {n->indices, n->count, true};
     assert_ok(b->block_plan_create(b, &n->desc, l->block.samples, false, &plan));
     assert_ok(b->block_plan_set_survivors(plan, &survivors));
     assert_ok(b->block_plan_load_weights(plan, n->weights, n->bias));

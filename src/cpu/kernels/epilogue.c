@@ -174,14 +174,47 @@ static void drop_units(const uint32_t *restrict words, float rate, size_t units,
     }
 }
 
-static void drop(uint64_t seed, struct rng_counter counter, float rate, size_t units, float *y,
-                 uint8_t *state) {
+static void drop_all(uint64_t seed, struct rng_counter counter, float rate, size_t units, float *y,
+                     uint8_t *state) {
     uint32_t words[DRAWS];
     for (size_t first = 0; first < units; first += DRAWS, counter.group += DRAWS / 4) {
         const size_t left = units - first;
         philox_draw(seed, counter, words);
         drop_units(words, rate, left < DRAWS ? left : DRAWS, y + first, state + first);
     }
+}
+
+/* Some channels of a layer, each unit by the word that it has in the whole layer. */
+static void drop_kept(uint64_t seed, struct rng_counter counter, const struct block_desc *desc,
+                      float *y, uint8_t *state) {
+    const size_t channels = (size_t)desc->output.channels, all = (size_t)desc->layer_channels;
+    const size_t units = shape_size(desc->output) / channels * all;
+    size_t drawn = 0; /* units of the layer, up to the end of the words */
+    uint32_t words[DRAWS], chosen[DRAWS];
+    for (size_t pixel = 0; pixel < units; pixel += all)
+        for (size_t k = 0; k < channels;) {
+            size_t count = 0;
+            for (; k < channels && count < DRAWS; k++, count++) {
+                const size_t unit = pixel + desc->kept[k];
+                if (unit >= drawn) {
+                    counter.group = (uint32_t)(unit / DRAWS * (DRAWS / 4));
+                    philox_draw(seed, counter, words);
+                    drawn = unit / DRAWS * DRAWS + DRAWS;
+                }
+                chosen[count] = words[unit % DRAWS];
+            }
+            drop_units(chosen, desc->dropout, count, y, state);
+            y += count;
+            state += count;
+        }
+}
+
+static void drop(uint64_t seed, struct rng_counter counter, const struct block_desc *desc, float *y,
+                 uint8_t *state) {
+    if (desc->kept != NULL)
+        drop_kept(seed, counter, desc, y, state);
+    else
+        drop_all(seed, counter, desc->dropout, shape_size(desc->output), y, state);
 }
 
 static void drop_backward(size_t units, const uint8_t *state, float *dz) {
