@@ -11,6 +11,7 @@ import subprocess
 import time
 
 from program import MNIST, SOURCE, ProgramTest, environment
+from resuming import is_stopped
 
 JOBS = os.path.join(SOURCE, "jobs")
 HANG_SECONDS = 150
@@ -95,21 +96,31 @@ class ClusterTest(ProgramTest):
             return state if state in states else None
         return wait_until(reached, lambda: f"job {job} {states}:\n{self.output(job)}")
 
-    def wait_for_steps(self, run_dir, steps=1):
-        """Until the run has logged so many step events."""
+    def wait_for_steps(self, run_dir):
+        """Until the run has logged that updates were done."""
         def logged():
             try:
                 with open(os.path.join(run_dir, "events.jsonl")) as file:
-                    return file.read().count('"step"') >= steps
+                    return '"step"' in file.read()
             except FileNotFoundError:
                 return False
         return wait_until(logged, f"step events in {run_dir}")
 
-    def freeze(self, job):
-        """Stop rank 0, and with it all, so that the run cannot end before what is to disturb it."""
-        pid = rank_pid(job, 0)
-        self.assertIsNotNone(pid, f"the run has ended already:\n{self.output(job)}")
-        os.kill(pid, signal.SIGSTOP)
+    def freezing_program(self, run_dir, line=5):
+        """The program, whose rank 0 stops itself before that line of events.jsonl at the job's first
+        start: the run cannot end before what is to disturb it."""
+        faults = (f'LD_PRELOAD={os.environ["FAULT_SHIM"]} FAULT_DIR={self.path(run_dir)} FAULT=stop '
+                  f'FAULT_SITE="write events.jsonl" FAULT_AT={line}')
+        program = self.write("freezing", '#!/bin/sh\n[ "${SLURM_RESTART_COUNT:-0}" -gt 0 ] || '
+                             f'export {faults}\nexec {os.environ["ESPALIER"]} "$@"\n')
+        os.chmod(program, 0o755)
+        return program
+
+    def wait_until_frozen(self, job):
+        def frozen():
+            pid = rank_pid(job, 0)
+            return pid is not None and is_stopped(pid)
+        wait_until(frozen, lambda: f"rank 0 does not stop:\n{self.output(job)}")
 
     def kill_node(self, node):
         """End everything on the node at once, as a power failure does."""

@@ -43,9 +43,8 @@ class Train(ClusterTest):
         self.assert_same_as_undisturbed(self.path("run"))
 
     def test_preempted_job_goes_on(self):
-        job = self.submit_train("run")
-        self.wait_for_steps(self.path("run"))
-        self.freeze(job)  # Slurm continues what it preempts
+        job = self.submit_train("run", ESPALIER=self.freezing_program("run"))
+        self.wait_until_frozen(job)  # Slurm continues what it preempts
         urgent = command("sbatch", "--parsable", "--partition=high", "--nodes=2", "--exclusive",
                          "--output=/dev/null", "--wrap=true").strip()
         self.wait_for(urgent, "COMPLETED")
@@ -56,9 +55,8 @@ class Train(ClusterTest):
 
     def test_signal_before_the_time_limit(self):
         """What --signal sends when the time is nearly over, by scancel, which does not wait for it."""
-        job = self.submit_train("run")
-        self.wait_for_steps(self.path("run"))
-        self.freeze(job)
+        job = self.submit_train("run", ESPALIER=self.freezing_program("run"))
+        self.wait_until_frozen(job)
         command("scancel", "--signal=USR1", job)
         command("scancel", "--signal=CONT", job)
         self.wait_for_restart(job, 1)
@@ -77,9 +75,9 @@ class Train(ClusterTest):
         self.wait_for(job, "COMPLETED")
 
     def test_dead_node_requeues_the_job(self):
-        job = self.submit_train("run", "checkpoint.every=200")
-        self.wait_for_steps(self.path("run"), 30)
-        self.freeze(job)
+        job = self.submit_train("run", "checkpoint.every=200",
+                                ESPALIER=self.freezing_program("run", 60))
+        self.wait_until_frozen(job)
         self.kill_node("n2")
         self.wait_for_restart(job, 1)
         self.start_node("n2")
