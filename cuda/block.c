@@ -158,6 +158,8 @@ static struct epilogue epilogue_of(const struct block_plan *plan, const struct b
         .seed = pass->seed,
         .stream = rng_stream(RNG_DROPOUT, d->layer),
         .ids = pass->sample_ids,
+        .kept = d->kept,
+        .layer_channels = d->layer_channels,
         .source = cuda_step_source(plan->cuda, (struct step_values){.update = pass->update})};
 }
 

@@ -32,10 +32,17 @@ static __device__ float activated(const struct epilogue *e, float z, int channel
     return activate(e->activation, e->factor * z);
 }
 
+/* The unit's index among all those of its layer. */
+static __device__ size_t number_of(const struct epilogue *e, const struct unit *unit) {
+    if (e->kept == NULL)
+        return unit->index;
+    return unit->index / e->channels * e->layer_channels + e->kept[unit->channel];
+}
+
 static __device__ bool is_dropped(const struct epilogue *e, const struct unit *unit) {
     if (e->dropout == 0)
         return false;
-    const uint32_t word = philox_word(e->seed, unit->index, e->ids[unit->sample],
+    const uint32_t word = philox_word(e->seed, number_of(e, unit), e->ids[unit->sample],
                                       values_of(e->source).update, e->stream);
     return uniform_of(word) < e->dropout;
 }

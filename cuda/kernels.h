@@ -47,8 +47,10 @@ struct epilogue {
     const float *mean, *scale; /* [channels]; NULL: 0 and 1 */
     float dropout;             /* 0: nothing is dropped */
     uint64_t seed;
-    uint32_t stream;     /* of dropout's random numbers */
-    const uint32_t *ids; /* [samples] */
+    uint32_t stream;      /* of dropout's random numbers */
+    const uint32_t *ids;  /* [samples] */
+    const uint32_t *kept; /* [channels] of layer_channels: the units that they are; NULL: all */
+    int layer_channels;
     struct step_source source;
 };
 
