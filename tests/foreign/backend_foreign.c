@@ -188,6 +188,7 @@ static enum status foreign_block_plan_create(struct backend *backend, const stru
                                              int max_samples, bool first,
                                              struct block_plan **plan) {
     struct foreign *f = foreign_of(backend);
+    DEVICE(f, desc->kept);
     struct block_plan *made = malloc(sizeof *made);
     if (made == NULL)
         FAIL(ST_MEMORY, "out of memory");
@@ -226,7 +227,6 @@ static enum status foreign_block_plan_set_survivors(struct block_plan *plan,
                                                     const struct block_survivors *survivors) {
     struct foreign *f = plan->owner;
     DEVICE(f, survivors->indices);
-    DEVICE(f, survivors->unused);
     return INSIDE(f, f->cpu->block_plan_set_survivors(plan->inner, survivors));
 }
 

@@ -79,7 +79,7 @@ static void make_sparse(struct backend *b, struct link *link) {
     for (uint32_t e = 0; e < link->weights; e++)
         indices[e] = 5 * e + 2;
     uint32_t *device = device_of(b, indices, link->weights * sizeof *indices);
-    const struct block_survivors survivors = {device, link->weights, true, NULL};
+    const struct block_survivors survivors = {device, link->weights, true};
     assert_ok(b->block_plan_set_survivors(link->plan, &survivors));
     b->release(b, device);
     free(indices);
