@@ -3,7 +3,7 @@
 import os
 import signal
 
-from program import largest_difference, model, read_events, summary
+from program import environment, largest_difference, model, read_events, summary
 from resuming import SETTINGS, SMOOTH, STEPS, ResumeTest, checkpoints, ranks_of, survivors_of
 
 
@@ -107,3 +107,17 @@ class Refused(ResumeTest):
         process = self.start("run", SETTINGS + ["train.seed=6"], "--resume", ranks=2)
         err = self.finish(process, 2)
         self.assertEqual(err.count("train.seed is 6 now, 5 then"), 1, err)
+
+
+class BadDisk(ResumeTest):
+    def test_failed_checkpoint_ends_all_ranks_with_one_message(self):
+        """It fails on rank 0's thread, while all train."""
+        env = environment(LD_PRELOAD=os.environ["FAULT_SHIM"], FAULT_DIR=self.path("run"), FAULT="EIO",
+                          FAULT_SITE="write step-00000014.safetensors.tmp", FAULT_AT="1")
+        err = self.finish(self.start("run", SETTINGS, "--quiet", ranks=2, env=env), 1)
+        (message,) = [line for line in err.splitlines() if line.startswith("espalier: ")]
+        self.assertIn("step-00000014.safetensors: Input/output error", message)
+        self.finish(self.start("run", SETTINGS, "--resume", ranks=2))
+        self.train(SMOOTH, "whole", SETTINGS, ranks=2)
+        self.assert_same_run("whole", "run")
+        self.assertEqual(read_events(self.path("run"), "resume")[0]["step"], 7)
