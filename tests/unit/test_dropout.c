@@ -54,6 +54,31 @@ ON_EACH_BACKEND(units_fall_as_the_contract_says) {
     free(y);
 }
 
+/* A part of a layer's channels: units fall by their numbers in the whole layer. */
+ON_EACH_BACKEND(units_of_a_part_fall_as_in_the_layer) {
+    enum { PIXELS = 7, LAYER = 143, KEPT = 36 };
+    struct block_desc desc = dropout_block(0.25F, 6);
+    uint32_t ids[BATCH], kept[KEPT], words[4], *device;
+    desc.input = desc.linear = desc.output = (struct shape){1, PIXELS, KEPT};
+    for (uint32_t k = 0; k < KEPT; k++)
+        kept[k] = 4 * k + k % 3;
+    fill_ids(ids);
+    assert_ok(b->alloc(b, sizeof kept, (void **)&device));
+    assert_ok(b->upload(b, device, kept, sizeof kept));
+    desc.kept = device;
+    desc.layer_channels = LAYER;
+    float *y = dropped_ones(b, &desc, 5, 77, ids);
+    for (uint32_t i = 0, at = 0; i < BATCH; i++)
+        for (uint32_t pixel = 0; pixel < PIXELS; pixel++)
+            for (uint32_t k = 0; k < KEPT; k++) {
+                const uint32_t unit = pixel * LAYER + kept[k];
+                rng_philox(5, (struct rng_counter){unit / 4, ids[i], 77, 3u << 24 | 6}, words);
+                assert_true((y[at++] != 0) == (rng_uniform(words[unit % 4]) >= 0.25F));
+            }
+    free(y);
+    b->release(b, device);
+}
+
 /* Draws are made for many groups of units side by side: every remainder of them. */
 ON_EACH_BACKEND(any_number_of_units_falls_alike) {
     enum { MOST = 200 };
@@ -258,6 +283,7 @@ ON_EACH_BACKEND(gradient_falls_with_its_unit) {
 int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(units_fall_as_the_contract_says),
+        cmocka_unit_test(units_of_a_part_fall_as_in_the_layer),
         cmocka_unit_test(any_number_of_units_falls_alike),
         cmocka_unit_test(boundary_of_the_rate_is_kept),
         cmocka_unit_test(ranks_drop_what_one_rank_drops),

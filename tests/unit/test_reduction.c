@@ -84,6 +84,7 @@ static void read_gradient(const struct side *s, struct results *r) {
     size_t first = 0;
     const struct network *network = s->network;
     memset(r->left, 0, sizeof r->left);
+    memset(r->gradient, 0, sizeof r->gradient);
     for (int p = 0; p < network->parameters_count; p++) {
         const struct parameter *parameter = &network->parameters[p];
         const bool dense = parameter->stored != parameter->count || parameter->indices == NULL;
@@ -144,6 +145,7 @@ static void compute(struct backend *backend, const char *layers, bool masked, do
     struct side s;
     side_create(&s, backend, layers, masked, sparse_below);
     set_values(&s, value);
+    run(&s, value, r); /* whole: what is left of that in memory does not matter */
     keep(&s, left, left);
     run(&s, value, r);
     side_destroy(&s);
