@@ -30,9 +30,9 @@
 
 namespace emulation {
 
-/* A place in the source that can be left out. */
+/* A place in the source that can be left out: barrier@FILE:LINE or block@FILE:KERNEL. */
 struct site {
-    const char *kind, *file;
+    const char *kernel, *file;
     int line;
     bool known, dropped;
 };
@@ -51,6 +51,8 @@ void sync_warp(site &here, unsigned mask);
 int count_block(site &here, int predicate);
 /* The value of lane `source`, of 8 bytes; all lanes of the mask take part. */
 uint64_t exchange(unsigned mask, uint64_t value, unsigned source);
+/* A bit for each lane of the mask. */
+unsigned vote(unsigned mask, bool mine);
 /* This block's memory for the array that `key` stands for, the same for all its threads. */
 void *shared_memory(const void *key, size_t bytes);
 void *dynamic_shared();
@@ -97,14 +99,14 @@ template <class T> T exchange_value(unsigned mask, T value, unsigned source) {
 #define gridDim (emulation::current.grid)
 #define warpSize 32
 
-#define EMULATED_SITE(kind)                                                                        \
+#define EMULATED_SITE(kernel)                                                                      \
     ([]() -> emulation::site & {                                                                   \
-        static emulation::site here = {kind, __FILE__, __LINE__, false, false};                    \
+        static emulation::site here = {kernel, __FILE__, __LINE__, false, false};                  \
         return here;                                                                               \
     }())
 
 #define LAUNCH(kernel, grid, block, shared_bytes, stream, ...)                                     \
-    emulation::launch(EMULATED_SITE("block"), dim3(grid), dim3(block), shared_bytes, stream,       \
+    emulation::launch(EMULATED_SITE(#kernel), dim3(grid), dim3(block), shared_bytes, stream,       \
                       kernel, ##__VA_ARGS__)
 
 /* Static shared memory: SHARED(float, tile, [16][17]); and what the launch asked for. */
@@ -115,13 +117,13 @@ template <class T> T exchange_value(unsigned mask, T value, unsigned source) {
         *static_cast<name##_array *>(emulation::shared_memory(&name##_key, sizeof(name##_array)))
 #define SHARED_BYTES(type, name) type *name = static_cast<type *>(emulation::dynamic_shared())
 
-#define __syncthreads() emulation::sync_block(EMULATED_SITE("barrier"))
-#define __syncthreads_count(p) emulation::count_block(EMULATED_SITE("barrier"), p)
+#define __syncthreads() emulation::sync_block(EMULATED_SITE(nullptr))
+#define __syncthreads_count(p) emulation::count_block(EMULATED_SITE(nullptr), p)
 #define __syncthreads_or(p) (__syncthreads_count(p) != 0)
 #define __syncthreads_and(p) (__syncthreads_count(!(p)) == 0)
 #define __syncwarp                                                                                 \
     emulation::warp_barrier {                                                                      \
-        EMULATED_SITE("barrier")                                                                   \
+        EMULATED_SITE(nullptr)                                                                     \
     }
 
 /* ---- warps: lanes beyond the segment of `width` lanes keep their own value ---- */
@@ -145,12 +147,7 @@ template <class T> T __shfl_xor_sync(unsigned mask, T value, int bits, int width
     return emulation::exchange_value(mask, value, inside ? other : mine);
 }
 inline unsigned __ballot_sync(unsigned mask, int predicate) {
-    unsigned result = 0;
-    for (unsigned lane = 0; lane < 32; lane++) {
-        if (mask >> lane & 1)
-            result |= emulation::exchange_value(mask, (unsigned)(predicate != 0), lane) << lane;
-    }
-    return result;
+    return emulation::vote(mask, predicate != 0);
 }
 inline int __any_sync(unsigned mask, int predicate) {
     return __ballot_sync(mask, predicate) != 0;
@@ -257,6 +254,12 @@ inline float __fsqrt_rn(float a) {
 }
 inline float __fmaf_rn(float a, float b, float c) {
     return fmaf(a, b, c);
+}
+inline float cospif(float x) {
+    return static_cast<float>(cos(3.14159265358979323846 * (double)x));
+}
+inline float sinpif(float x) {
+    return static_cast<float>(sin(3.14159265358979323846 * (double)x));
 }
 inline float rsqrtf(float x) {
     return 1.0F / sqrtf(x);

@@ -15,7 +15,7 @@
  *                     first on (NTH 0); CALL is a function of the libraries, or "ncclAsync", the
  *                     NTH collective, which never ends and is told as an asynchronous error
  *   EMULATED_DROP     WHAT[,...]: what is left out, to see that a test notices. WHAT is
- *                     barrier@FILE:LINE, block@FILE:LINE (the last block of a launch), or
+ *                     barrier@FILE:LINE, block@FILE:KERNEL (the last block of a launch), or
  *                     CALL:NTH, a call that does nothing and says that it has (NTH 0: each)
  *   EMULATED_SITES    file to which barrier@… and block@… of all places that ran are appended
  *

@@ -69,3 +69,36 @@ class SampleKernels(unittest.TestCase):
         for test in self.TESTS:
             with self.subTest(test=test):
                 self.assert_red(test, "cudaStreamSynchronize:0")
+
+
+class Backend(unittest.TestCase):
+    """Every barrier of the backend's kernels, and every launch's last block, against its tests."""
+
+    TESTS = {
+        "cuda_backend_slots": (
+            "softmax_cross_entropy_adds_up", "gather_and_scatter_are_inverse_on_survivors",
+            "gather_batch_divides_all_bytes_exactly", "compact_keeps_order_at_any_bit",
+            "compact_takes_many_words",
+            "hash_notices_every_word_and_place"),
+        "cuda_backend_update": ("update_adadelta", "select_largest_refuses_what_is_no_number"),
+        "cuda_select": ("select_breaks_ties_across_segments",),
+        "cuda_batchnorm": ("in_training_it_is_the_reference",
+                           "in_evaluation_it_goes_by_the_running_statistics"),
+        "cuda_dropconnect": ("it_samples_what_the_reference_does",),
+        "cuda_backend_blocks": ("conv_pool_exact", "dense_exact", "dropconnect_exact",
+                                "dropout_exact", "conv_kernel_exact", "conv_activation"),
+        "cuda_steps": ("a_step_does_what_its_calls_do",),
+    }
+    # The last chunk's ties come after all that need to be counted.
+    NEEDLESS = {"block@survivors.cu:count_ties"}
+
+    def test_each_place_in_the_backend_matters(self):
+        users = {}
+        for program, tests in self.TESTS.items():
+            for test in tests:
+                for place in places(program, test):
+                    users.setdefault(place, []).append((program, test))
+        self.assertGreater(len(users), 40)
+        green = {place for place, tests in users.items()
+                 if all(run(program, test, EMULATED_DROP=place)[0] == 0 for program, test in tests)}
+        self.assertEqual(green, self.NEEDLESS)

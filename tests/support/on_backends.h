@@ -39,11 +39,21 @@ static inline int cpu_backends_with(const char *conv, struct backend **backends)
     return count + 1;
 }
 
+/** Convolutions that are exact on the integers that suit them. */
+static const char *const exact_convs[] = {"direct", "sparse", "winograd"};
+enum { EXACT_CONVS = sizeof exact_convs / sizeof exact_convs[0] };
+
+/** The same, and the reference, which is slow. */
+static inline int all_backends_with(const char *conv, struct backend **backends) {
+    const int count = cpu_backends_with(conv, backends);
+    assert_ok(backend_reference_create(&backends[count]));
+    return count + 1;
+}
+
 static inline void on_each_backend(void (*test)(struct backend *)) {
     struct backend *backends[MOST_BACKENDS];
-    int count = cpu_backends_with(NULL, backends);
-    assert_ok(backend_reference_create(&backends[count]));
-    for (int i = 0; i <= count; i++) {
+    const int count = all_backends_with(NULL, backends);
+    for (int i = 0; i < count; i++) {
         test(backends[i]);
         backends[i]->destroy(backends[i]);
     }

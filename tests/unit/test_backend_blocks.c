@@ -8,9 +8,9 @@ typedef void hold_row(struct backend *const *backends, int count, const struct b
 /* The reference is slow, and left out for the poster's large blocks. */
 static void hold_group(enum case_group group, const char *conv, hold_row *hold) {
     struct backend *backends[MOST_BACKENDS];
-    int rows = 0, count = cpu_backends_with(conv, backends);
-    if (group != GROUP_POSTER)
-        assert_ok(backend_reference_create(&backends[count++]));
+    const int count = group == GROUP_POSTER ? cpu_backends_with(conv, backends)
+                                            : all_backends_with(conv, backends);
+    int rows = 0;
     for (int i = 0; i < block_cases_count; i++)
         if (block_cases[i].group == group) {
             hold(backends, count, &block_cases[i]);
@@ -21,11 +21,8 @@ static void hold_group(enum case_group group, const char *conv, hold_row *hold) 
         backends[i]->destroy(backends[i]);
 }
 
-/* Convolutions that are exact on the integers that suit them. */
-static const char *const exact_convs[] = {"direct", "sparse", "winograd"};
-
 static void hold_group_exact(enum case_group group) {
-    for (size_t i = 0; i < sizeof exact_convs / sizeof exact_convs[0]; i++)
+    for (int i = 0; i < EXACT_CONVS; i++)
         hold_group(group, exact_convs[i], hold_exact);
 }
 

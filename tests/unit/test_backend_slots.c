@@ -4,6 +4,7 @@
 #include "cases.h"
 #include "on_backends.h"
 
+#include <espalier/bitmask.h>
 #include <float.h>
 #include <math.h>
 #include <stdlib.h>
@@ -91,10 +92,11 @@ ON_EACH_BACKEND(bytes_travel_unchanged) {
 
 /* ---- data ---- */
 
-/* The float nearest to v / 255 by the definition: neither neighbour is nearer. The difference
- * 255 f - v is exact in double. */
+/* The float nearest to v / 255 by the definition: near, and neither neighbour is nearer. The
+ * difference 255 f - v is exact in double, but where f is tiny and its neighbours too. */
 static void assert_nearest(float f, int v) {
     double off = fabs(255 * (double)f - v);
+    assert_true(off <= 255 * 0x1p-25);
     assert_true(off <= fabs(255 * (double)nextafterf(f, 2) - v));
     assert_true(off <= fabs(255 * (double)nextafterf(f, -1) - v));
 }
@@ -341,6 +343,30 @@ ON_EACH_BACKEND(compact_keeps_order_at_any_bit) {
             }
 }
 
+/* More than a device counts at a time: 256 of its blocks of 1024. */
+ON_EACH_BACKEND(compact_takes_many_words) {
+    enum { MANY = 300 * 1024 };
+    uint32_t *words = malloc(MANY * sizeof *words);
+    uint64_t *bits = calloc(MANY / 64, sizeof *bits);
+    assert_true(words != NULL && bits != NULL);
+    for (size_t i = 0; i < MANY; i++) {
+        words[i] = (uint32_t)i;
+        if (i % 3 == 1)
+            bitmask_set(bits, i);
+    }
+    void *device = device_of(b, words, MANY * sizeof *words);
+    void *mask = device_of(b, bits, MANY / 8);
+    assert_ok(b->compact(b, device, mask, 0, MANY, device));
+    uint32_t *kept = host_of(b, device, MANY / 3 * sizeof *kept);
+    for (uint32_t i = 0; i < MANY / 3; i++)
+        assert_int_equal(kept[i], 3 * i + 1);
+    b->release(b, device);
+    b->release(b, mask);
+    free(kept);
+    free(words);
+    free(bits);
+}
+
 /* The definition in digest.h, spelled out: the finaliser of SplitMix64 over (index, word). */
 static uint64_t hash_by_definition(const uint32_t *words, size_t count) {
     uint64_t sum = 0;
@@ -404,6 +430,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(softmax_cross_entropy_breaks_ties_to_the_first),
         cmocka_unit_test(gather_and_scatter_are_inverse_on_survivors),
         cmocka_unit_test(compact_keeps_order_at_any_bit),
+        cmocka_unit_test(compact_takes_many_words),
         cmocka_unit_test(hash_notices_every_word_and_place),
         cmocka_unit_test(registry_names_what_there_is),
     };

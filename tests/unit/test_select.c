@@ -1,4 +1,4 @@
-/* The CPU's selection by magnitude against a full sort, on inputs that are hard on it. */
+/* Selection by magnitude against a full sort, on inputs that are hard on it. */
 #include "on_backends.h"
 
 #include <espalier/backend.h>
@@ -41,11 +41,11 @@ static void select_by_sorting(const struct input *input, size_t keep, uint64_t *
         bitmask_set(mask, entries[i].index);
 }
 
-static int cut(const struct input *input, struct segment segments[SEGMENTS_MAX]) {
-    const float *at = input->values;
+/* `values` is the input's array on the device. */
+static int cut(const struct input *input, const float *values, struct segment *segments) {
     for (int s = 0; s < input->segments; s++) {
-        segments[s] = (struct segment){at, input->cuts[s]};
-        at += input->cuts[s];
+        segments[s] = (struct segment){values, input->cuts[s]};
+        values += input->cuts[s];
     }
     return input->segments;
 }
@@ -56,30 +56,36 @@ static struct backend *cpu(void) {
     return backend;
 }
 
-static void compare_keeping(struct backend *backend, const struct input *input, size_t keep) {
+static void compare_keeping(struct backend *b, const struct input *input, const float *values,
+                            size_t keep) {
     uint64_t expected[VALUES_MAX / 64 + 1], mask[VALUES_MAX / 64 + 1];
     struct segment segments[SEGMENTS_MAX];
-    const int count = cut(input, segments);
+    const int count = cut(input, values, segments);
     memset(mask, 0xff, sizeof mask); /* it must be overwritten */
+    uint64_t *device = device_of(b, mask, sizeof mask);
     select_by_sorting(input, keep, expected);
-    assert_ok(backend->select_largest(backend, segments, count, keep, mask));
+    assert_ok(b->select_largest(b, segments, count, keep, device));
+    assert_ok(b->download(b, mask, device, sizeof mask));
     assert_memory_equal(mask, expected, bitmask_words(input->count) * sizeof *mask);
     assert_int_equal(bitmask_count_range(mask, 0, input->count), keep);
+    b->release(b, device);
 }
 
 /* Keep nothing, all, and counts between, among them those beside every segment's border. */
-static void compare_on(struct backend *backend, const struct input *input) {
+static void compare_on(struct backend *b, const struct input *input) {
+    float *values = device_of(b, input->values, input->count * sizeof *values);
     size_t border = 0;
     for (int s = 0; s < input->segments; s++) {
         border += input->cuts[s];
-        compare_keeping(backend, input, border - (border > 0));
-        compare_keeping(backend, input, border);
-        compare_keeping(backend, input, border + (border < input->count));
+        compare_keeping(b, input, values, border - (border > 0));
+        compare_keeping(b, input, values, border);
+        compare_keeping(b, input, values, border + (border < input->count));
     }
     assert_int_equal(border, input->count);
-    compare_keeping(backend, input, 0);
+    compare_keeping(b, input, values, 0);
     for (size_t keep = 1; keep < input->count; keep = keep * 3 / 2 + 1)
-        compare_keeping(backend, input, keep);
+        compare_keeping(b, input, values, keep);
+    b->release(b, values);
 }
 
 static void compare(const struct input *input) {
@@ -185,9 +191,11 @@ static void select_takes_one_element(void **state) {
 static void select_takes_nothing(void **state) {
     (void)state;
     struct backend *backend = cpu();
-    uint64_t mask = 42;
-    assert_ok(backend->select_largest(backend, NULL, 0, 0, &mask));
-    assert_fails(backend->select_largest(backend, NULL, 0, 1, &mask), ST_SHAPE, "keep 1 of 0");
+    const uint64_t word = 42;
+    uint64_t *mask = device_of(backend, &word, sizeof word);
+    assert_ok(backend->select_largest(backend, NULL, 0, 0, mask));
+    assert_fails(backend->select_largest(backend, NULL, 0, 1, mask), ST_SHAPE, "keep 1 of 0");
+    backend->release(backend, mask);
     backend->destroy(backend);
 }
 
@@ -234,9 +242,12 @@ static void select_refuses_to_keep_more_than_there_are(void **state) {
     (void)state;
     struct backend *backend = cpu();
     const float values[3] = {1, 2, 3};
-    const struct segment segments[2] = {{values, 2}, {values + 2, 1}};
-    uint64_t mask;
-    assert_fails(backend->select_largest(backend, segments, 2, 4, &mask), ST_SHAPE, "keep 4 of 3");
+    float *device = device_of(backend, values, sizeof values);
+    const struct segment segments[2] = {{device, 2}, {device + 2, 1}};
+    uint64_t *mask = device_of(backend, &(uint64_t){0}, sizeof *mask);
+    assert_fails(backend->select_largest(backend, segments, 2, 4, mask), ST_SHAPE, "keep 4 of 3");
+    backend->release(backend, device);
+    backend->release(backend, mask);
     backend->destroy(backend);
 }
 
@@ -245,14 +256,17 @@ static void select_refuses_what_is_not_finite(void **state) {
     (void)state;
     struct backend *backend = cpu();
     static const float bad[] = {NAN, -NAN, INFINITY, -INFINITY};
-    for (size_t b = 0; b < sizeof bad / sizeof bad[0]; b++)
-        for (size_t keep = 0; keep <= 5; keep++) {
-            const float first[2] = {1, 2}, second[3] = {FLT_MAX, -FLT_MAX, bad[b]};
-            const struct segment segments[2] = {{first, 2}, {second, 3}};
-            uint64_t mask;
-            assert_fails(backend->select_largest(backend, segments, 2, keep, &mask), ST_NUMERIC,
+    uint64_t *mask = device_of(backend, &(uint64_t){0}, sizeof *mask);
+    for (size_t b = 0; b < sizeof bad / sizeof bad[0]; b++) {
+        const float values[5] = {1, 2, FLT_MAX, -FLT_MAX, bad[b]};
+        float *device = device_of(backend, values, sizeof values);
+        const struct segment segments[2] = {{device, 2}, {device + 2, 3}};
+        for (size_t keep = 0; keep <= 5; keep++)
+            assert_fails(backend->select_largest(backend, segments, 2, keep, mask), ST_NUMERIC,
                          "segment 1, index 2");
-        }
+        backend->release(backend, device);
+    }
+    backend->release(backend, mask);
     backend->destroy(backend);
 }
 

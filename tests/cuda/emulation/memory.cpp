@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <cstdio>
 #include <cstring>
+#include <list>
 #include <map>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -12,6 +13,8 @@
 namespace emulation {
 
 enum { PAGE = 4096, ALIGNMENT = 256, POISON = 0xFF, CANARY = 0xA5 };
+enum { PHASES_GUARDED = 64, PHASES_BETWEEN = 16 };
+static const size_t poisoned_bytes = 1 << 20, kept_bytes = 16 << 20;
 
 /* [guard page][pages: canary, the bytes, canary to the page's end][guard page] */
 struct allocation {
@@ -43,13 +46,21 @@ static void protect_all(int protection) {
     }
 }
 
+/* To change what a page may be used for is slow: after a program's first phases, the host is kept
+ * out of the device's memory after every sixteenth. What it does wrong, it does again and again. */
+static bool guarded = true;
+
 device_phase::device_phase() {
-    if (depth++ == 0)
+    if (depth++ == 0 && guarded)
         protect_all(PROT_READ | PROT_WRITE);
 }
 
 device_phase::~device_phase() {
-    if (--depth == 0)
+    static long phases;
+    if (--depth > 0)
+        return;
+    guarded = ++phases <= PHASES_GUARDED || phases % PHASES_BETWEEN == 0;
+    if (guarded)
         protect_all(PROT_NONE);
 }
 
@@ -95,28 +106,74 @@ static void watch_segfaults() {
     sigaction(SIGSEGV, &action, nullptr);
 }
 
+/* Pages of freed memory, out of reach, the oldest first: to map new ones is slow. */
+struct freed {
+    unsigned char *map;
+    size_t bytes;
+};
+static std::list<freed> &freed_maps = *new std::list<freed>;
+static size_t freed_bytes;
+
+static unsigned char *take_freed(size_t bytes) {
+    for (auto f = freed_maps.begin(); f != freed_maps.end(); ++f) {
+        if (f->bytes != bytes)
+            continue;
+        unsigned char *map = f->map;
+        freed_bytes -= bytes;
+        freed_maps.erase(f);
+        return map;
+    }
+    return nullptr;
+}
+
+static unsigned char *new_map(size_t bytes) {
+    unsigned char *map = take_freed(bytes);
+    if (map != nullptr)
+        return map;
+    void *fresh =
+        mmap(nullptr, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    return fresh == MAP_FAILED ? nullptr : static_cast<unsigned char *>(fresh);
+}
+
+static void keep_freed(unsigned char *map, size_t bytes) {
+    freed_maps.push_back({map, bytes});
+    freed_bytes += bytes;
+    while (freed_bytes > kept_bytes) {
+        munmap(freed_maps.front().map, freed_maps.front().bytes);
+        freed_bytes -= freed_maps.front().bytes;
+        freed_maps.pop_front();
+    }
+}
+
+/* Of much memory, the ends. */
+static void poison(unsigned char *begin, size_t bytes) {
+    size_t end = bytes < poisoned_bytes ? bytes : poisoned_bytes;
+    memset(begin, POISON, end);
+    memset(begin + bytes - end, POISON, end);
+}
+
 static cudaError_t allocate(void **pointer, size_t bytes, memory kind) {
-    size_t room = (bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
-    size_t page_bytes = (room + PAGE - 1) / PAGE * PAGE;
     if (bytes > set().memory || device_bytes + bytes > set().memory)
         return cudaErrorMemoryAllocation;
+    size_t room = (bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
+    size_t page_bytes = (room + PAGE - 1) / PAGE * PAGE;
     watch_segfaults();
-    void *map = mmap(nullptr, page_bytes + 2 * PAGE, PROT_NONE,
-                     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (map == MAP_FAILED)
+    unsigned char *map = new_map(page_bytes + 2 * PAGE);
+    if (map == nullptr)
         return cudaErrorMemoryAllocation;
-    allocation a = {static_cast<unsigned char *>(map) + PAGE, page_bytes, bytes, kind};
+    allocation a = {map + PAGE, page_bytes, bytes, kind};
     protect(a, PROT_READ | PROT_WRITE);
-    memset(a.pages, CANARY, page_bytes);
-    unsigned char *memory_at = a.pages + page_bytes - room;
-    memset(memory_at, POISON, bytes);
-    ASAN_POISON_MEMORY_REGION(memory_at + bytes, room - bytes);
-    if (kind == memory::DEVICE && depth == 0)
+    unsigned char *begin = a.pages + page_bytes - room;
+    memset(a.pages, CANARY, page_bytes - room);
+    memset(begin + bytes, CANARY, room - bytes);
+    poison(begin, bytes);
+    ASAN_POISON_MEMORY_REGION(begin + bytes, room - bytes);
+    if (kind == memory::DEVICE && depth == 0 && guarded)
         protect(a, PROT_NONE);
-    allocations()[address(memory_at)] = a;
+    allocations()[address(begin)] = a;
     device_bytes += bytes;
     count_object(1);
-    *pointer = memory_at;
+    *pointer = begin;
     return cudaSuccess;
 }
 
@@ -144,7 +201,8 @@ static cudaError_t release(void *pointer, memory kind) {
     check_canaries(found->first, a);
     device_bytes -= a.bytes;
     allocations().erase(found);
-    munmap(a.pages - PAGE, a.page_bytes + 2 * PAGE);
+    protect(a, PROT_NONE);
+    keep_freed(a.pages - PAGE, a.page_bytes + 2 * PAGE);
     count_object(-1);
     return cudaSuccess;
 }

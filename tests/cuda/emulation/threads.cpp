@@ -50,19 +50,21 @@ struct shared_array {
 };
 
 static thread threads[MOST_THREADS];
-static unsigned thread_count, threads_started, self;
+static unsigned thread_count, self;
+static unsigned warp_first, warp_end, warp_started; /* of the warp whose threads begin */
 static const std::function<void()> *body;
 static uint64_t exchange_slots[MOST_THREADS / LANES][LANES];
 static int block_count;
-static std::vector<fiber *> idle_fibers;
+static std::vector<fiber *> &idle_fibers = *new std::vector<fiber *>; /* outlives all threads */
 static fiber scheduler, *running;
 
 /* ---- places in the source ---- */
 
 static std::string place_name(const site &s) {
     std::string file = s.file;
-    return std::string(s.kind) + "@" + file.substr(file.rfind('/') + 1) + ":" +
-           std::to_string(s.line);
+    file = file.substr(file.rfind('/') + 1) + ":";
+    return s.kernel == nullptr ? "barrier@" + file + std::to_string(s.line)
+                               : "block@" + file + s.kernel;
 }
 
 struct place_list {
@@ -109,12 +111,13 @@ static void leave(fiber *to) {
     emulation_switch(&from->stack_pointer, to->stack_pointer);
 }
 
-/* Runs threads that have not begun until none is left; one that waits takes the fiber with it. */
+/* Runs the warp's threads that have not begun until none is left; one that waits takes the fiber
+ * with it. */
 static void fiber_main() {
     for (;;) {
-        while (threads_started < thread_count) {
-            unsigned t = in_order(threads_started++, thread_count);
-            place_thread(t);
+        while (warp_first + warp_started < warp_end) {
+            unsigned count = warp_end - warp_first;
+            place_thread(warp_first + in_order(warp_started++, count));
             (*body)();
             threads[self].at = state::DONE;
         }
@@ -213,13 +216,6 @@ static bool release_block() {
     return true;
 }
 
-static bool release_any() {
-    bool released = false;
-    for (unsigned first = 0; first < thread_count; first += LANES)
-        released |= release_warp(first);
-    return released || release_block();
-}
-
 static bool all_done() {
     return std::all_of(threads, threads + thread_count,
                        [](const thread &t) { return t.at == state::DONE; });
@@ -253,6 +249,18 @@ uint64_t exchange(unsigned mask, uint64_t value, unsigned source) {
     exchange_slots[warp][lane] = value;
     wait_at(state::AT_WARP, nullptr, mask);
     uint64_t result = exchange_slots[warp][source];
+    wait_at(state::AT_WARP, nullptr, mask);
+    return result;
+}
+
+unsigned vote(unsigned mask, bool mine) {
+    unsigned warp = current.warp, lane = current.lane, result = 0;
+    if ((mask >> lane & 1) == 0)
+        complain("lane %u votes under the mask %08x, which leaves it out", lane, mask);
+    exchange_slots[warp][lane] = mine;
+    wait_at(state::AT_WARP, nullptr, mask);
+    for (unsigned l = 0; l < LANES && warp * LANES + l < thread_count; l++)
+        result |= (mask >> l & 1) != 0 && exchange_slots[warp][l] != 0 ? 1U << l : 0;
     wait_at(state::AT_WARP, nullptr, mask);
     return result;
 }
@@ -301,23 +309,35 @@ void *dynamic_shared() {
 
 /* ---- launches ---- */
 
+/* A warp goes as far as it can before the next one comes: further ahead than on a device. */
+static void run_warp(unsigned first) {
+    warp_first = first;
+    warp_end = std::min<unsigned>(first + LANES, thread_count);
+    warp_started = threads[first].at == state::NEW ? 0 : LANES;
+    while (warp_first + warp_started < warp_end)
+        run_idle_fiber();
+    unsigned count = warp_end - first;
+    do {
+        for (unsigned i = 0; i < count; i++) {
+            unsigned t = first + in_order(i, count);
+            if (threads[t].at == state::READY)
+                resume(t);
+        }
+    } while (release_warp(first));
+}
+
 static void run_block(size_t dynamic_bytes) {
     forget_shared();
     shared_memory(nullptr, dynamic_bytes);
     for (unsigned t = 0; t < thread_count; t++)
         threads[t].at = state::NEW;
-    threads_started = 0;
-    while (threads_started < thread_count)
-        run_idle_fiber();
-    while (!all_done()) {
-        if (!release_any())
-            complain("a block's threads wait for each other");
-        for (unsigned i = 0; i < thread_count; i++) {
-            unsigned t = in_order(i, thread_count);
-            if (threads[t].at == state::READY)
-                resume(t);
-        }
-    }
+    unsigned warps = (thread_count + LANES - 1) / LANES;
+    do {
+        for (unsigned i = 0; i < warps; i++)
+            run_warp(in_order(i, warps) * LANES);
+    } while (release_block());
+    if (!all_done())
+        complain("a block's threads wait for each other");
     forget_shared();
 }
 

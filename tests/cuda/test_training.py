@@ -1,0 +1,165 @@
+"""Training on emulated GPUs: the poster's annealed network on 1, 2 and 3 ranks over emulated NCCL.
+
+The program is espalier with CUDA and NCCL compiled in, over the emulated device."""
+
+import os
+import signal
+import subprocess
+import time
+
+from program import (MNIST, RECIPES, ProgramTest, environment, largest_difference,
+                     launcher, model, read_events, run, summary)
+
+EMULATED = os.path.join(os.environ["EMULATED_PROGRAMS"], "espalier_emulated")
+# ann_a with fewer filters and units, and what is smooth: relu at 0, where a black image puts it, and
+# Adadelta, which makes a full step of a gradient that is all rounding, end at other masks even on two
+# instruction sets of the CPU.
+ANN_A = """network = (
+  { type = "conv"; filters = 6; kernel = 3; activation = "tanh"; },
+  { type = "conv"; filters = 6; kernel = 3; activation = "tanh"; },
+  { type = "maxpool"; size = 2; },
+  { type = "dense"; units = 12; activation = "tanh"; name = "dense1"; },
+  { type = "dense"; units = 10; name = "dense2"; }
+);
+train = { optimizer = "sgd"; momentum = 0.9; learning_rate = 0.05; };
+prune = { layers = ["dense1", "dense2"]; scope = "layer"; schedule = "linear"; };
+"""
+SMALL = ["data.train_limit=120", "data.test_limit=20", "data.validation=20", "train.batch=24",
+         "train.epochs=2", "prune.every=3", "prune.rate=0.2"]
+DENSE = ["data.train_limit=300", "data.test_limit=20", "data.validation=20", "train.batch=30",
+         "train.steps=8", "prune.every=3", "prune.rate=0.2", "prune.layers=[dense1]", "prune.schedule=linear",
+         "train.backend=cuda"]
+
+
+def zeros(run_dir):
+    """Which weights are gone, by tensor."""
+    return {name: [i for i, x in enumerate(values) if x == 0]
+            for name, (_, values) in model(run_dir).items() if name.endswith("weight")}
+
+
+class Annealed(ProgramTest):
+    """ann_a for a few steps, with pruning events between."""
+
+    def setUp(self):
+        super().setUp()
+        self.recipe = self.write("ann_a.cfg", ANN_A)
+
+    def emulated(self, name, ranks=1, settings=(), **env):
+        wanted = ["train.backend=cuda", *SMALL, *settings]
+        return self.train(self.recipe, name, wanted, ranks=ranks, program=EMULATED,
+                          env=environment(**env))
+
+    def check(self, ranks):
+        """As near to the CPU's training as the CPU's instruction sets are to each other, the same
+        masks, the same bits with and without graphs and in any order that a device may choose."""
+        cpu = self.train(self.recipe, "cpu", SMALL, ranks=ranks)
+        other = self.train(self.recipe, "other", SMALL, ranks=ranks,
+                           env=environment(ESPALIER_ISA="baseline"))
+        graph = self.emulated("graph", ranks)
+        self.assertEqual(summary(graph)["backend"], "cuda")
+        self.assertGreater(len(read_events(graph, "prune")), 1)
+        self.assertEqual(zeros(cpu), zeros(graph))
+        apart = largest_difference(model(cpu), model(other))
+        self.assertLessEqual(largest_difference(model(cpu), model(graph)), 8 * apart)
+        for name, env in (
+            ("plain", {"ESPALIER_CUDA_GRAPH": "0"}),
+            ("reverse", {"EMULATED_ORDER": "reverse"}),
+            ("others", {"EMULATED_STREAMS": "others"}),
+        ):
+            run_dir = self.emulated(name, ranks, **env)
+            self.assertEqual(summary(run_dir)["weights_sha256"], summary(graph)["weights_sha256"],
+                             name)
+
+    def test_on_1_rank(self):
+        self.check(1)
+
+    def test_on_2_ranks(self):
+        self.check(2)
+
+    def test_on_3_ranks(self):
+        self.check(3)
+
+
+class Together(ProgramTest):
+    """Ranks and devices, failures, and what must not be left out: a network without convolutions."""
+
+    RECIPE = os.path.join(RECIPES, "logistic.cfg")
+
+    def words(self, settings=()):
+        self.runs = getattr(self, "runs", 0) + 1
+        words = ["train", self.RECIPE, "-o", self.path(f"run{self.runs}"), "-s", f"data.dir={MNIST}"]
+        for setting in [*DENSE, *settings]:
+            words += ["-s", setting]
+        return words
+
+    def trained(self, ranks, *flags, **env):
+        self.run_ok(*self.words(), *flags, ranks=ranks, program=EMULATED, env=environment(**env))
+        return summary(self.path(f"run{self.runs}"))["weights_sha256"]
+
+    def test_a_shared_device_gives_the_same_bits(self):
+        apart = self.trained(2)
+        self.assertEqual(apart, self.trained(2, "--share-gpus", EMULATED_DEVICES="1"))
+
+    def test_two_ranks_on_one_device_are_refused(self):
+        result = run(*self.words(), ranks=2, program=EMULATED,
+                     env=environment(EMULATED_DEVICES="1"))
+        self.assert_refused(result, "--share-gpus", code=result.code)
+        self.assertNotEqual(result.code, 0)
+
+    def test_no_device(self):
+        result = run(*self.words(), program=EMULATED, env=environment(EMULATED_DEVICES="0"))
+        self.assert_refused(result, "backend cuda", code=1)
+
+    def test_each_failure_is_one_message(self):
+        """A call fails on one of two ranks; both end, and one line says why."""
+        calls = ("cudaMalloc:3", "launch:3", "cudaMemcpyAsync:3", "cublasSgemm_v2:3",
+                 "cublasCreate_v2:1", "cudnnCreate:1", "cudaGraphInstantiate:1",
+                 "cudaGraphLaunch:1", "cudaStreamEndCapture:1", "ncclCommInitRank:1",
+                 "ncclAllReduce:3", "ncclAsync:1", "ncclAsync:3")
+        for i, call in enumerate(calls):
+            with self.subTest(call=call, rank=i % 2):
+                env = environment(EMULATED_FAIL=f"{call}:0:{i % 2}")
+                words = self.words(["train.hang_seconds=20"])
+                result = run(*words, ranks=2, program=EMULATED, env=env)
+                self.assertNotEqual(result.code, 0)
+                self.assertEqual(len(result.messages()), 1, result.err)
+
+    def test_a_stopped_rank_is_named(self):
+        """A rank that stops answers nobody; the others end the run within the time given."""
+        words = self.words(["train.hang_seconds=3", "train.steps=100000", "train.epochs=1000"])
+        process = subprocess.Popen(launcher(2) + [EMULATED, *words], env=environment(),
+                                   stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True,
+                                   start_new_session=True)
+        try:
+            stopped = self.child_of(process.pid)
+            os.kill(stopped, signal.SIGSTOP)
+            _, err = process.communicate(timeout=90)
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.communicate()
+        self.assertNotEqual(process.returncode, 0)
+        self.assertIn("train.hang_seconds", err)
+
+    def child_of(self, launcher_pid):
+        """The last of the launcher's ranks, once its run has begun."""
+        events = self.path(f"run{self.runs}", "events.jsonl")
+        while not os.path.exists(events) or os.path.getsize(events) < 400:
+            time.sleep(0.05)
+        found = subprocess.run(["ps", "-o", "pid=", "--ppid", str(launcher_pid)],
+                               capture_output=True, text=True, check=True).stdout.split()
+        return int(found[-1])
+
+    def test_what_is_left_out_is_noticed(self):
+        """Without one kind of event or wait, two ranks do not come to the same weights as before,
+        or do not come to an end."""
+        whole = self.trained(2, ESPALIER_CUDA_GRAPH="0")
+        for call in ("cudaStreamWaitEvent:0", "cudaStreamSynchronize:0", "ncclAllReduce:0"):
+            noticed = False
+            for order in ("forward", "reverse"):
+                result = run(*self.words(), ranks=2, program=EMULATED,
+                             env=environment(EMULATED_DROP=call, EMULATED_ORDER=order,
+                                             ESPALIER_CUDA_GRAPH="0"))
+                noticed |= (result.code != 0 or
+                            summary(self.path(f"run{self.runs}"))["weights_sha256"] != whole)
+            self.assertTrue(noticed, call)
