@@ -8,6 +8,7 @@ import array
 import json
 import math
 import os
+import re
 import shutil
 import signal
 import struct
@@ -76,8 +77,9 @@ class Result:
     err: str
 
     def messages(self):
-        """The program's own error lines, without the launcher's."""
-        return [line for line in self.err.splitlines() if line.startswith("espalier: ")]
+        """The program's own error lines, without the launcher's; one may follow another rank's
+        progress on a line."""
+        return re.findall(r"\bespalier: .*", self.err)
 
 
 class ProgramTest(unittest.TestCase):
