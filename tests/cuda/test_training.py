@@ -70,6 +70,27 @@ class Annealed(ProgramTest):
             self.assertEqual(summary(run_dir)["weights_sha256"], summary(graph)["weights_sha256"],
                              name)
 
+    def test_resumed_on_the_other_backend(self):
+        """From device to CPU and back, on as many ranks and on another number: as near to a run that
+        the CPU did alone as its instruction sets are to each other."""
+        whole = self.train(self.recipe, "whole", SMALL)
+        other = self.train(self.recipe, "other", SMALL, env=environment(ESPALIER_ISA="baseline"))
+        bound = 8 * largest_difference(model(whole), model(other))
+        for before, after, ranks in (("cuda", "cpu", 1), ("cpu", "cuda", 1), ("cuda", "cpu", 2)):
+            with self.subTest(before=before, after=after, ranks=ranks):
+                words = ["train", self.recipe, "-o", self.path(f"{before}{ranks}")]
+                for setting in [f"data.dir={MNIST}", *SMALL]:
+                    words += ["-s", setting]
+                self.run_ok(*words, "-s", "train.epochs=1", "-s", f"train.backend={before}",
+                            program=EMULATED)
+                self.run_ok(*words, "-s", f"train.backend={after}", "--resume", program=EMULATED,
+                            ranks=ranks)
+                run_dir = self.path(f"{before}{ranks}")
+                self.assertEqual(summary(run_dir)["backend"], after)
+                self.assertEqual(read_events(run_dir, "resume")[0]["step"], 5)
+                self.assertEqual(zeros(run_dir), zeros(whole))
+                self.assertLessEqual(largest_difference(model(run_dir), model(whole)), bound)
+
     def test_on_1_rank(self):
         self.check(1)
 
