@@ -5,7 +5,8 @@
  * many times, so that a backend can fuse it. This table is the specification; tests hold every
  * backend against the reference backend in tests/reference.
  *
- * Pointers called device pointers may be dereferenced by the backend alone. No slot is optional.
+ * Pointers called device pointers may be dereferenced by the backend alone, unless its memory is
+ * the host's. No slot is optional.
  * Every backend is deterministic: the same calls with the same threads give the same bits.
  * Work may be queued; `synchronise` and `download` wait for it. Nothing here is collective. */
 #ifndef ESPALIER_BACKEND_H
@@ -156,7 +157,7 @@ struct step_work {
 struct backend {
     const char *name;
     int threads;           /* that it computes with */
-    bool host_memory;      /* device pointers may point to any memory of the host */
+    bool host_memory;      /* device memory is the host's, any of which it may be given */
     const struct gpu *gpu; /* the accelerator; NULL: it computes on the host */
 
     /* ---- memory ---- */

@@ -17,6 +17,7 @@
 #ifndef ESPALIER_NETWORK_H
 #define ESPALIER_NETWORK_H
 
+#include <espalier/arena.h>
 #include <espalier/backend.h>
 #include <espalier/recipe.h>
 
@@ -169,6 +170,11 @@ enum status network_backward(struct network *network, const struct block_pass *p
  *  leaves out what is pruned; network_materialize must follow. */
 enum status network_get_parameter(const struct network *network, int parameter, float *values);
 enum status network_set_parameter(struct network *network, int parameter, const float *values);
+
+/** A parameter's indices in host memory, NULL while all survive: a copy in the arena, or the
+ *  parameter's own where they lie on the host. */
+enum status network_get_indices(const struct network *network, const struct parameter *parameter,
+                                struct arena *arena, const uint32_t **indices);
 
 /** The parameter of that name, -1 when there is none. */
 int network_find_parameter(const struct network *network, const char *name);

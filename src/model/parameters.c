@@ -76,6 +76,18 @@ enum status network_set_parameter(struct network *network, int parameter, const 
     return status;
 }
 
+enum status network_get_indices(const struct network *network, const struct parameter *p,
+                                struct arena *arena, const uint32_t **indices) {
+    struct backend *backend = network->backend;
+    uint32_t *copy;
+    *indices = p->indices;
+    if (p->indices == NULL || backend->host_memory)
+        return ST_OK;
+    TRY(ARENA_ARRAY(arena, p->count, &copy));
+    *indices = copy;
+    return backend->download(backend, copy, p->indices, p->count * sizeof *copy);
+}
+
 int network_find_parameter(const struct network *network, const char *name) {
     for (int i = 0; i < network->parameters_count; i++)
         if (strcmp(network->parameters[i].name, name) == 0)

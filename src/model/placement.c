@@ -221,22 +221,12 @@ static enum status place(struct network *network, struct block *block,
     return tell_part(backend, c->reader, &c->desc, placement, sparse, PART_CONSTANTS);
 }
 
-static enum status download_indices(struct arena *arena, struct backend *backend,
-                                    const struct parameter *p, struct map *map) {
-    uint32_t *indices;
-    map->count = p->count;
-    if (p->indices == NULL)
-        return ST_OK;
-    TRY(ARENA_ARRAY(arena, p->count, &indices));
-    map->indices = indices;
-    return backend->download(backend, indices, p->indices, p->count * sizeof *indices);
-}
-
 static enum status place_survivors(struct arena *arena, struct network *network, int index) {
     struct block *block = &network->blocks[index];
-    struct map map = {.count = 0};
+    const struct parameter *p = &network->parameters[block->weight];
+    struct map map = {.count = p->count};
     struct placement placement;
-    TRY(download_indices(arena, network->backend, &network->parameters[block->weight], &map));
+    TRY(network_get_indices(network, p, arena, &map.indices));
     TRY(map_create(arena, network, index, &map));
     TRY(placement_create(arena, &map, block->reduction.sparse, &placement));
     return place(network, block, &placement);

@@ -29,12 +29,8 @@ static size_t first_from(const uint32_t *indices, size_t from, size_t count, siz
 static enum status find_rows(struct arena *arena, const struct network *network,
                              struct reader *reader) {
     const struct parameter *p = &network->parameters[reader->block->weight];
-    const size_t bytes = p->count * sizeof *reader->indices;
-    uint32_t *indices = NULL;
-    if (p->indices != NULL) {
-        TRY(ARENA_ARRAY(arena, p->count, &indices));
-        TRY(network->backend->download(network->backend, indices, p->indices, bytes));
-    }
+    const uint32_t *indices;
+    TRY(network_get_indices(network, p, arena, &indices));
     reader->outputs = (size_t)reader->block->desc.linear.channels;
     reader->columns = p->original_count / reader->outputs;
     reader->indices = indices;
