@@ -114,7 +114,9 @@ static void failures_come_when_asked_for(void **state) {
     emulation_reset_failures();
     emulation_fail("*", 2, 0);
     assert_cuda(sample_launch(1, 1, 0, NULL));
+    assert_int_equal(emulation_pending(), 1);
     assert_int_equal(cudaDeviceSynchronize(), cudaErrorIllegalAddress);
+    assert_int_equal(emulation_pending(), 0);
     emulation_reset_failures();
 }
 

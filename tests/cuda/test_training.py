@@ -135,7 +135,8 @@ class Together(ProgramTest):
         """A call fails on one of two ranks; both end, and one line says why."""
         calls = ("cudaMalloc:3", "launch:3", "cudaMemcpyAsync:3", "cublasSgemm_v2:3",
                  "cublasCreate_v2:1", "cudnnCreate:1", "cudaGraphInstantiate:1",
-                 "cudaGraphLaunch:1", "cudaStreamEndCapture:1", "ncclCommInitRank:1",
+                 "cudaGraphLaunch:1", "cudaStreamEndCapture:1",
+                 "cudaStreamSynchronize:3", "ncclCommInitRank:1",
                  "ncclAllReduce:3", "ncclAsync:1", "ncclAsync:3")
         for i, call in enumerate(calls):
             with self.subTest(call=call, rank=i % 2):

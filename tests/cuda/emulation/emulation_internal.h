@@ -99,6 +99,8 @@ void finish(const work_ref &target);
 /* What has been queued, as far as it goes; nothing waits. */
 void advance_all();
 void finish_all();
+/* Forget what has been queued: the device has failed, and does nothing any more. */
+void abandon_all();
 
 /* Calls that are not allowed while a stream is captured, except in relaxed mode. */
 cudaError_t unsafe_call();
@@ -142,6 +144,8 @@ struct CUgraphExec_st {
 #define ENTER_CUDA(usual)                                                                          \
     do {                                                                                           \
         int status_ = emulation::entered(__func__, usual);                                         \
+        if (status_ == cudaErrorIllegalAddress)                                                    \
+            emulation::abandon_all();                                                              \
         if (status_ != 0)                                                                          \
             return emulation::told(static_cast<cudaError_t>(status_));                             \
         if (emulation::dropped(__func__))                                                          \

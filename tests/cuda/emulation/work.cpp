@@ -121,6 +121,15 @@ void finish_all() {
         finish(w);
 }
 
+void abandon_all() {
+    for (const work_ref &w : pending()) {
+        w->done = true;
+        w->run = nullptr;
+        w->after.clear();
+    }
+    pending().clear();
+}
+
 /* ---- streams ---- */
 
 static CUstream_st legacy = {true, nullptr, nullptr, {}};
