@@ -35,6 +35,7 @@ static const struct backend table = {
     .clear = cuda_clear,
     .copy = cuda_copy,
     .synchronise = cuda_synchronise,
+    .step_mode = cuda_step_mode,
     .run_step = cuda_run_step,
     .forget_steps = cuda_forget_steps,
     .gather_batch = cuda_gather_batch,
@@ -101,6 +102,8 @@ static enum status start(struct cuda_backend *cuda, int device) {
     TRY_CUDA(cudaSetDevice(device));
     TRY_CUDA(cudaStreamCreateWithFlags(&cuda->stream, cudaStreamNonBlocking));
     cuda->gpu.stream = cuda->stream;
+    cuda->gpu.drop_recorded = cuda_destroy_steps;
+    cuda->gpu.owner = cuda;
     TRY(cuda_allocate(sizeof *cuda->values, (void **)&cuda->values));
     return start_libraries(cuda);
 }

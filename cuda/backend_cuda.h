@@ -72,11 +72,12 @@ enum status cuda_copy(struct backend *backend, void *to, const void *from, size_
 enum status cuda_synchronise(struct backend *backend);
 
 /* steps.c */
+enum step_mode cuda_step_mode(struct backend *backend, uint64_t key);
 enum status cuda_run_step(struct backend *backend, const struct step_values *values,
                           const struct step_work *work);
 void cuda_forget_steps(struct backend *backend);
-/** Free what has been captured. */
-void cuda_destroy_steps(struct cuda_backend *cuda);
+/** Free what has been captured; of a struct cuda_backend *. */
+void cuda_destroy_steps(void *cuda);
 
 /* operations.c */
 enum status cuda_gather_batch(struct backend *backend, const uint8_t *images, size_t pixels,

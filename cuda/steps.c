@@ -6,6 +6,7 @@ struct step_source cuda_step_source(const struct cuda_backend *cuda, struct step
     return (struct step_source){cuda->in_step ? cuda->values : NULL, given};
 }
 
+/* What is under way of it goes on. */
 static void drop(struct captured_step *step) {
     if (step->exec != NULL)
         (void)cudaGraphExecDestroy(step->exec);
@@ -18,21 +19,28 @@ void cuda_forget_steps(struct backend *backend) {
         cuda->captured[i].is_current = false;
 }
 
-void cuda_destroy_steps(struct cuda_backend *cuda) {
+void cuda_destroy_steps(void *owner) {
+    struct cuda_backend *cuda = owner;
     for (int i = 0; i < STEP_KEYS; i++)
         drop(&cuda->captured[i]);
 }
 
+/* NULL: it has not run, or was forgotten for others. */
+static struct captured_step *known_step(struct cuda_backend *cuda, uint64_t key) {
+    for (int i = 0; i < STEP_KEYS; i++)
+        if (cuda->captured[i].ran > 0 && cuda->captured[i].key == key)
+            return &cuda->captured[i];
+    return NULL;
+}
+
 /* The step of a key; a new one takes the place of the one that has not run for longest. */
 static struct captured_step *find_step(struct cuda_backend *cuda, uint64_t key) {
-    struct captured_step *oldest = &cuda->captured[0];
-    for (int i = 0; i < STEP_KEYS; i++) {
-        struct captured_step *step = &cuda->captured[i];
-        if (step->ran > 0 && step->key == key)
-            return step;
-        if (step->ran < oldest->ran)
-            oldest = step;
-    }
+    struct captured_step *oldest = &cuda->captured[0], *known = known_step(cuda, key);
+    if (known != NULL)
+        return known;
+    for (int i = 1; i < STEP_KEYS; i++)
+        if (cuda->captured[i].ran < oldest->ran)
+            oldest = &cuda->captured[i];
     drop(oldest);
     oldest->key = key;
     return oldest;
@@ -90,16 +98,25 @@ static enum status capture_step(struct cuda_backend *cuda, struct captured_step 
     return status;
 }
 
+enum step_mode cuda_step_mode(struct backend *backend, uint64_t key) {
+    struct cuda_backend *cuda = cuda_of(backend);
+    const struct captured_step *step = known_step(cuda, key);
+    if (!cuda->captures || step == NULL)
+        return STEP_PLAIN;
+    if (step->is_current)
+        return STEP_REPLAYED;
+    return step->prepared == cuda->preparations ? STEP_RECORDED : STEP_PLAIN;
+}
+
 enum status cuda_run_step(struct backend *backend, const struct step_values *values,
                           const struct step_work *work) {
     struct cuda_backend *cuda = cuda_of(backend);
     TRY_CUDA(kernel_set_step(*values, cuda->values, cuda->stream));
     struct captured_step *step = find_step(cuda, work->key);
-    const bool is_prepared = step->ran > 0 && step->prepared == cuda->preparations;
     step->ran = ++cuda->steps;
-    if (!cuda->captures || (!step->is_current && !is_prepared))
+    if (work->mode == STEP_PLAIN)
         return run_plainly(cuda, step, work);
-    if (!step->is_current)
+    if (work->mode == STEP_RECORDED)
         TRY(capture_step(cuda, step, work));
     TRY_CUDA(cudaGraphLaunch(step->exec, cuda->stream));
     return ST_OK;

@@ -21,6 +21,8 @@ struct comm_nccl {
     cudaEvent_t ready, done;  /* compute -> sums, sums -> compute */
     cudaEvent_t settled;
     bool under_way;
+    bool broken; /* it has failed: what is under way may never end */
+    struct gpu gpu;
     void *part; /* device [BROADCAST_PART] */
 };
 
@@ -47,10 +49,20 @@ static struct communicator *host_of(struct communicator *c) {
 
 /* ---- errors ---- */
 
-/* Kernels of NCCL that wait for a peer end with this, and let the streams go on. */
+/* NCCL lets go of a communicator, also of one that is aborted, when the last graph with a sum of it
+ * is gone; of what is under way, when that has ended. */
+static void drop_recorded(const struct comm_nccl *s) {
+    if (s->gpu.drop_recorded != NULL)
+        s->gpu.drop_recorded(s->gpu.owner);
+}
+
+/* Kernels of NCCL that wait for a peer end with this, and let the streams go on. Not while sums are
+ * being recorded: the graph that they go into would have to be gone. */
 static void give_up(struct comm_nccl *s) {
-    if (s->comm != NULL)
-        ncclCommAbort(s->comm);
+    if (s->comm == NULL)
+        return;
+    drop_recorded(s);
+    ncclCommAbort(s->comm);
     s->comm = NULL;
 }
 
@@ -62,9 +74,8 @@ static enum status check_peers(struct comm_nccl *s) {
     TRY_NCCL(s->comm, ncclCommGetAsyncError, s->comm, &found);
     if (found == ncclSuccess || found == ncclInProgress)
         return ST_OK;
-    const enum status status = check_nccl(found, "NCCL, meanwhile", s->comm);
-    give_up(s);
-    return status;
+    s->broken = true;
+    return check_nccl(found, "NCCL, meanwhile", s->comm);
 }
 
 /* ---- sums ---- */
@@ -134,7 +145,7 @@ static enum status wait_for(struct comm_nccl *s, cudaEvent_t event, double patie
         TRY(check_peers(s));
         waited = add_elapsed(waited, &last);
         if (patience > 0 && waited > patience) {
-            give_up(s);
+            s->broken = true;
             FAIL(ST_COMMUNICATION,
                  "rank %d: NCCL has waited %.0f s for another rank, which must have stopped "
                  "(train.hang_seconds)",
@@ -152,6 +163,8 @@ static enum status wait_stream(struct communicator *c, cudaStream_t stream) {
     TRY_CUDA(cudaEventRecord, s->settled, stream);
     watchdog_waits(true);
     const enum status status = wait_for(s, s->settled, c->patience_seconds);
+    if (s->broken)
+        give_up(s);
     watchdog_waits(false);
     return status;
 }
@@ -222,7 +235,8 @@ static void destroy_event(cudaEvent_t event) {
 
 /* After a failure collectives may wait for ranks that will not come. */
 static void release(struct comm_nccl *s, bool failed) {
-    if (failed)
+    drop_recorded(s);
+    if (failed || s->broken)
         give_up(s);
     if (s->comm != NULL)
         ncclCommDestroy(s->comm);
@@ -306,6 +320,7 @@ static enum status allocate(struct comm_nccl **s) {
 enum status comm_nccl_join(struct communicator *c, const struct gpu *gpu) {
     struct comm_nccl *s = NULL;
     TRY_TOGETHER(c, allocate(&s));
+    s->gpu = *gpu;
     s->compute = gpu->stream;
     const enum status status = connect(c, s);
     if (status == ST_OK)

@@ -147,11 +147,16 @@ struct step_values {
     uint64_t optimizer_step; /* update_args.step */
 };
 
+/** How a step is performed: what an earlier step of its key queued is queued again; its calls are
+ *  made and recorded; they are made. Each can stand for those before it. */
+enum step_mode { STEP_REPLAYED, STEP_RECORDED, STEP_PLAIN };
+
 /** A step of training: calls that only queue work. */
 struct step_work {
     uint64_t key; /* steps of one key make the same calls, but for the step_values */
     enum status (*call)(void *context);
     void *context;
+    enum step_mode mode; /* not before step_mode() of the key */
 };
 
 struct backend {
@@ -174,6 +179,9 @@ struct backend {
     enum status (*synchronise)(struct backend *);
 
     /* ---- steps ---- */
+    /** The first mode in which the next step of a key can be performed. Ranks whose sums are part
+     * of their steps must agree on one: what goes into a graph is a matter of all ranks to NCCL. */
+    enum step_mode (*step_mode)(struct backend *, uint64_t key);
     /** Perform a step, or replay what an earlier one of its key queued. Where call() sets an
      *  argument that `values` has, it sets it to that; a backend takes it from `values`, which it
      *  copies. Nothing in call() may wait, download, upload, allocate or release. Between steps of

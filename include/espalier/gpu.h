@@ -9,6 +9,10 @@ struct gpu {
     char name[GPU_NAME_MAX]; /* "NVIDIA H100 80GB HBM3" */
     unsigned char uuid[GPU_UUID_BYTES];
     void *stream; /* the backend's: cudaStream_t */
+    /** Forget what has been recorded of the stream's work, at once. A library whose sums are part
+     * of it waits for that before it lets go of a communicator. NULL: nothing is ever recorded. */
+    void (*drop_recorded)(void *owner);
+    void *owner;
 };
 
 #endif

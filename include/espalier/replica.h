@@ -28,6 +28,8 @@ enum replica_request {
     REQUEST_CHECKPOINT,
     REQUEST_SAVED,
     REQUEST_REPORT,
+    REQUEST_RECORDED, /* this update cannot be replayed here; nor recorded */
+    REQUEST_PLAIN,
     REQUEST_COUNT
 };
 

@@ -37,6 +37,11 @@ static enum status cpu_synchronise(struct backend *backend) {
     return ST_OK;
 }
 
+static enum step_mode cpu_step_mode(struct backend *backend, uint64_t key) {
+    (void)backend, (void)key;
+    return STEP_PLAIN;
+}
+
 static enum status cpu_run_step(struct backend *backend, const struct step_values *values,
                                 const struct step_work *work) {
     (void)backend;
@@ -64,6 +69,7 @@ static const struct backend table = {
     .clear = cpu_clear,
     .copy = cpu_copy,
     .synchronise = cpu_synchronise,
+    .step_mode = cpu_step_mode,
     .run_step = cpu_run_step,
     .forget_steps = cpu_forget_steps,
     .gather_batch = cpu_gather_batch,

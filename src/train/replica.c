@@ -183,7 +183,7 @@ static enum status finish_sums(struct replica *r) {
     return ST_OK;
 }
 
-/* Of an update that is replayed: the host does not wait for the device's sums. */
+/* Through the host, which does not wait for the device's sums. */
 static enum status sum_requests(struct replica *r) {
     double sums[REQUEST_COUNT];
     for (int i = 0; i < REQUEST_COUNT; i++)
@@ -274,6 +274,19 @@ struct replay {
     double *mark;
 };
 
+/* All ranks perform a step alike, as the one does that can do the least; what else they ask for is
+ * summed on the way. */
+static enum status agree_on_mode(struct replica *r, struct step_work *work) {
+    const enum step_mode own = r->backend->step_mode(r->backend, work->key);
+    r->requests[REQUEST_RECORDED] = own == STEP_RECORDED;
+    r->requests[REQUEST_PLAIN] = own == STEP_PLAIN;
+    TRY(sum_requests(r));
+    work->mode = r->requests[REQUEST_PLAIN] > 0      ? STEP_PLAIN
+                 : r->requests[REQUEST_RECORDED] > 0 ? STEP_RECORDED
+                                                     : STEP_REPLAYED;
+    return ST_OK;
+}
+
 static enum status perform(void *context) {
     const struct replay *replay = context;
     struct replica *r = replay->r;
@@ -293,12 +306,14 @@ static enum status update_by_replay(struct replica *r, struct slice window, doub
                                            (float)r->recipe->train.optimizer.learning_rate,
                                        .optimizer_step = r->optimizer.step};
     struct replay replay = {r, shard.count, window.count, mark};
-    const struct step_work work = {(uint64_t)shard.count << 32 | window.count, perform, &replay};
+    struct step_work work = {(uint64_t)shard.count << 32 | window.count, perform, &replay,
+                             STEP_PLAIN};
+    TRY(agree_on_mode(r, &work));
     TRY(backend->copy(backend, r->batch_ids, r->device_permutation + window.begin + shard.begin,
                       shard.count * sizeof *r->batch_ids));
     TRY(backend->run_step(backend, &values, &work));
     replica_end_phase(&r->seconds.update, mark);
-    return sum_requests(r);
+    return ST_OK;
 }
 
 /* Nothing in such an update may wait for other ranks or pass through the host. */

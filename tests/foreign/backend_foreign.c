@@ -145,6 +145,11 @@ static enum status foreign_synchronise(struct backend *backend) {
 
 /* ---- steps ---- */
 
+static enum step_mode foreign_step_mode(struct backend *backend, uint64_t key) {
+    (void)backend, (void)key;
+    return STEP_PLAIN;
+}
+
 static enum status foreign_run_step(struct backend *backend, const struct step_values *values,
                                     const struct step_work *work) {
     HOST(foreign_of(backend), values);
@@ -396,6 +401,7 @@ static const struct backend table = {
     .clear = foreign_clear,
     .copy = foreign_copy,
     .synchronise = foreign_synchronise,
+    .step_mode = foreign_step_mode,
     .run_step = foreign_run_step,
     .forget_steps = foreign_forget_steps,
     .gather_batch = foreign_gather_batch,

@@ -58,6 +58,11 @@ static enum status reference_synchronise(struct backend *b) {
     return ST_OK;
 }
 
+static enum step_mode reference_step_mode(struct backend *b, uint64_t key) {
+    (void)b, (void)key;
+    return STEP_PLAIN;
+}
+
 static enum status reference_run_step(struct backend *b, const struct step_values *values,
                                       const struct step_work *work) {
     (void)b;
@@ -459,6 +464,7 @@ enum status backend_reference_create(struct backend **backend) {
                                  .clear = reference_clear,
                                  .copy = reference_upload,
                                  .synchronise = reference_synchronise,
+                                 .step_mode = reference_step_mode,
                                  .run_step = reference_run_step,
                                  .forget_steps = reference_forget_steps,
                                  .gather_batch = reference_gather_batch,

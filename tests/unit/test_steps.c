@@ -77,7 +77,8 @@ static struct step_values set_values(struct step *s, int number) {
 
 static void run(struct step *s, int number) {
     const struct step_values values = set_values(s, number);
-    const struct step_work work = {(uint64_t)s->pass.samples, take_step, s};
+    const uint64_t key = (uint64_t)s->pass.samples;
+    const struct step_work work = {key, take_step, s, s->backend->step_mode(s->backend, key)};
     assert_ok(s->backend->run_step(s->backend, &values, &work));
 }
 
@@ -122,7 +123,25 @@ ON_EACH_BACKEND(steps_may_have_many_keys) {
         (void)set_values(&plain, number);
         assert_ok(take_step(&plain));
         const struct step_values values = set_values(&stepped, number);
-        const struct step_work work = {(uint64_t)(number % 12), take_step, &stepped};
+        const uint64_t key = (uint64_t)number % 12;
+        const struct step_work work = {key, take_step, &stepped, b->step_mode(b, key)};
+        assert_ok(b->run_step(b, &values, &work));
+    }
+    assert_same(b, plain.beta, stepped.beta);
+    step_destroy(&plain);
+    step_destroy(&stepped);
+}
+
+/* Ranks agree on the mode of the one that can do the least. */
+ON_EACH_BACKEND(a_step_may_do_less_than_it_can) {
+    struct step plain = step_create(b), stepped = step_create(b);
+    for (int number = 0; number < 4 * STEPS; number++) {
+        (void)set_values(&plain, number);
+        assert_ok(take_step(&plain));
+        const struct step_values values = set_values(&stepped, number);
+        const uint64_t key = (uint64_t)stepped.pass.samples;
+        const enum step_mode first = b->step_mode(b, key), less = (enum step_mode)(number / 3 % 3);
+        const struct step_work work = {key, take_step, &stepped, first > less ? first : less};
         assert_ok(b->run_step(b, &values, &work));
     }
     assert_same(b, plain.beta, stepped.beta);
@@ -137,7 +156,7 @@ static enum status refuse(void *context) {
 ON_EACH_BACKEND(a_step_that_fails_says_why) {
     char where[] = "purpose";
     const struct step_values values = {1, 1, 1};
-    const struct step_work work = {1, refuse, where};
+    const struct step_work work = {1, refuse, where, STEP_PLAIN};
     for (int i = 0; i < 3; i++)
         assert_fails(b->run_step(b, &values, &work), ST_NUMERIC, "refused on purpose");
     struct step after = step_create(b);
@@ -150,6 +169,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(a_step_does_what_its_calls_do),
         cmocka_unit_test(forgotten_steps_are_not_replayed),
         cmocka_unit_test(steps_may_have_many_keys),
+        cmocka_unit_test(a_step_may_do_less_than_it_can),
         cmocka_unit_test(a_step_that_fails_says_why),
     };
     return RUN_TESTS(tests, argc, argv);

@@ -65,6 +65,7 @@ using attempt = std::function<bool()>;
 struct task {
     std::function<void()> queued; /* when it is queued, on the host; may be empty */
     std::function<attempt()> begin;
+    const void *holds = nullptr; /* an object that must outlive the graphs that this is in */
 };
 
 struct work;
@@ -79,6 +80,9 @@ struct graph_node {
     task what;
     std::vector<size_t> after;
 };
+
+/* Whether a graph, one that is being captured too, has a task that holds the object. */
+bool graphs_hold(const void *object);
 
 struct capture {
     CUstream_st *origin;

@@ -2,6 +2,7 @@
 #include "emulation_internal.h"
 
 #include <algorithm>
+#include <set>
 
 using namespace emulation;
 
@@ -48,6 +49,28 @@ static attempt begin_graph(const nodes_ref &nodes) {
     return [l] { return run_graph(*l); };
 }
 
+/* ---- which there are ---- */
+
+static std::set<const CUgraph_st *> graphs;
+static std::set<const CUgraphExec_st *> executables;
+static std::weak_ptr<capture> latest;
+
+static bool holds(const std::vector<graph_node> &nodes, const void *object) {
+    return std::any_of(nodes.begin(), nodes.end(),
+                       [=](const graph_node &n) { return n.what.holds == object; });
+}
+
+bool emulation::graphs_hold(const void *object) {
+    std::shared_ptr<capture> under_way = latest.lock();
+    return (under_way != nullptr && holds(under_way->nodes, object)) ||
+           std::any_of(graphs.begin(), graphs.end(),
+                       [=](const CUgraph_st *g) { return holds(g->nodes, object); }) ||
+           std::any_of(executables.begin(), executables.end(),
+                       [=](const CUgraphExec_st *e) { return holds(*e->nodes, object); });
+}
+
+/* ---- capturing ---- */
+
 /* Nodes that those of `from` follow, and themselves. */
 static std::vector<bool> reached(const capture &c, const std::vector<size_t> &from) {
     std::vector<bool> seen(c.nodes.size());
@@ -84,6 +107,7 @@ cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode mo
     if (s != stream || s->recording != nullptr)
         return told(s != stream ? cudaErrorStreamCaptureUnsupported : cudaErrorIllegalState);
     s->recording = std::make_shared<capture>();
+    latest = s->recording;
     s->recording->origin = s;
     s->recording->mode = mode;
     s->recording->streams = {s};
@@ -102,9 +126,12 @@ cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t *graph) {
         return told(cudaErrorStreamCaptureUnmatched);
     }
     cudaError_t error = end(*c);
-    if (error != cudaSuccess)
+    if (error != cudaSuccess) {
+        c->nodes.clear();
         return told(error);
+    }
     *graph = new CUgraph_st{std::move(c->nodes)};
+    graphs.insert(*graph);
     count_object(1);
     return cudaSuccess;
 }
@@ -124,6 +151,7 @@ cudaError_t cudaThreadExchangeStreamCaptureMode(cudaStreamCaptureMode *) {
 
 cudaError_t cudaGraphDestroy(cudaGraph_t graph) {
     ENTER_CUDA(0);
+    graphs.erase(graph);
     delete graph;
     count_object(-1);
     return cudaSuccess;
@@ -142,6 +170,7 @@ cudaError_t cudaGraphInstantiate(cudaGraphExec_t *executable, cudaGraph_t graph,
     ENTER_CUDA(cudaErrorMemoryAllocation);
     auto nodes = std::make_shared<std::vector<graph_node>>(graph->nodes);
     *executable = new CUgraphExec_st{nodes};
+    executables.insert(*executable);
     count_object(1);
     return cudaSuccess;
 }
@@ -177,6 +206,7 @@ cudaError_t cudaGraphUpload(cudaGraphExec_t, cudaStream_t) {
 
 cudaError_t cudaGraphExecDestroy(cudaGraphExec_t executable) {
     ENTER_CUDA(0);
+    executables.erase(executable);
     delete executable;
     count_object(-1);
     return cudaSuccess;

@@ -16,6 +16,7 @@ struct communication {
     int rank, ranks;
     ncclResult_t error = ncclSuccess;
     bool aborted = false;
+    int64_t recorded = 0; /* collectives that went into graphs */
 };
 using communication_ref = std::shared_ptr<communication>;
 
@@ -41,6 +42,7 @@ struct collective {
     void *to;
     size_t bytes;
     combine finish;
+    int64_t record = 0; /* which of the recorded ones it is; 0: none */
 };
 
 /* An asynchronous error: this rank never takes part, and says so when it is asked. */
@@ -49,6 +51,21 @@ static bool never_ends(communication &c) {
     if (status != 0)
         c.error = static_cast<ncclResult_t>(status);
     return c.error != ncclSuccess;
+}
+
+/* All ranks record a collective, or none does; what is replayed, all have recorded together. */
+static void check_records(const collective &op, std::vector<char> &all) {
+    const size_t part = sizeof op.record + op.bytes;
+    for (int r = op.c->ranks - 1; r >= 0; r--) {
+        auto begin = all.begin() + static_cast<ptrdiff_t>(static_cast<size_t>(r) * part);
+        int64_t record;
+        memcpy(&record, &*begin, sizeof record);
+        if (record != op.record)
+            complain("a collective is recorded number %ld here, and %ld on rank %d (0: not in a "
+                     "graph)",
+                     static_cast<long>(op.record), static_cast<long>(record), r);
+        all.erase(begin, begin + sizeof record);
+    }
 }
 
 /* Peers read this rank's bytes as they were when its device came to the collective. */
@@ -66,21 +83,26 @@ static attempt begin(const collective &op) {
             return false;
         if (!s->gathered) {
             const char *from = static_cast<const char *>(op.from);
-            s->mine.assign(from, from + op.bytes);
-            s->all.resize(op.bytes * static_cast<size_t>(c.ranks));
-            s->gathered = gather_begin(c.with, s->mine.data(), s->all.data(), op.bytes);
+            const char *record = reinterpret_cast<const char *>(&op.record);
+            s->mine.assign(record, record + sizeof op.record);
+            s->mine.insert(s->mine.end(), from, from + op.bytes);
+            s->all.resize(s->mine.size() * static_cast<size_t>(c.ranks));
+            s->gathered = gather_begin(c.with, s->mine.data(), s->all.data(), s->mine.size());
         }
         if (!s->gathered())
             return false;
+        check_records(op, s->all);
         op.finish(s->all, op.to);
         return true;
     };
 }
 
-static ncclResult_t queue(const collective &op, cudaStream_t stream) {
+static ncclResult_t queue(collective op, cudaStream_t stream) {
+    if (is_capturing(stream))
+        op.record = ++op.c->recorded;
     if (!is_device_range(op.from, op.bytes) || !is_device_range(op.to, op.bytes))
         complain("NCCL is given memory that is not the device's");
-    cudaError_t error = enqueue(stream, {nullptr, [op] { return begin(op); }});
+    cudaError_t error = enqueue(stream, {nullptr, [op] { return begin(op); }, op.c.get()});
     return error == cudaSuccess ? ncclSuccess : ncclUnhandledCudaError;
 }
 
@@ -180,8 +202,15 @@ ncclResult_t ncclCommFinalize(ncclComm_t) {
     return ncclSuccess;
 }
 
+/* The library waits until the last graph with a collective in it is gone, here and in abort. */
+static void check_graphs(ncclComm_t comm, const char *call) {
+    if (graphs_hold(comm->shared.get()))
+        complain("%s waits for ever: graphs hold collectives of the communicator", call);
+}
+
 ncclResult_t ncclCommDestroy(ncclComm_t comm) {
     finish_all();
+    check_graphs(comm, __func__);
     delete comm;
     count_object(-1);
     return ncclSuccess;
@@ -189,6 +218,7 @@ ncclResult_t ncclCommDestroy(ncclComm_t comm) {
 
 /* Collectives that are queued end at once, and leave what they should have written as it is. */
 ncclResult_t ncclCommAbort(ncclComm_t comm) {
+    check_graphs(comm, __func__);
     comm->shared->aborted = true;
     delete comm;
     count_object(-1);
