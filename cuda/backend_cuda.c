@@ -66,21 +66,6 @@ static bool captures_steps(void) {
     return wish == NULL || strcmp(wish, "0") != 0;
 }
 
-/* Kernels are compiled for ESPALIER_CUDA_LEAST and newer: major * 10 + minor. */
-static enum status describe(int device, struct gpu *gpu) {
-    struct cudaDeviceProp properties;
-    TRY_CUDA(cudaGetDeviceProperties(&properties, device));
-    if (properties.major * 10 + properties.minor < ESPALIER_CUDA_LEAST)
-        FAIL(ST_UNAVAILABLE,
-             "backend cuda: %s has compute capability %d.%d, this program needs %d.%d or newer",
-             properties.name, properties.major, properties.minor, ESPALIER_CUDA_LEAST / 10,
-             ESPALIER_CUDA_LEAST % 10);
-    gpu->index = device;
-    memcpy(gpu->name, properties.name, sizeof gpu->name - 1);
-    memcpy(gpu->uuid, properties.uuid.bytes, sizeof gpu->uuid);
-    return ST_OK;
-}
-
 static enum status start_libraries(struct cuda_backend *cuda) {
     TRY_CUBLAS(cublasCreate(&cuda->cublas));
     TRY_CUBLAS(cublasSetStream(cuda->cublas, cuda->stream));
@@ -94,12 +79,8 @@ static enum status start_libraries(struct cuda_backend *cuda) {
 }
 
 static enum status start(struct cuda_backend *cuda, int device) {
-    int count;
-    TRY(backend_cuda_devices(&count));
-    if (device < 0 || device >= count)
-        FAIL(ST_USAGE, "backend cuda: device %d, but there are %d", device, count);
-    TRY(describe(device, &cuda->gpu));
-    TRY_CUDA(cudaSetDevice(device));
+    TRY(cuda_describe(device, &cuda->gpu));
+    TRY_CUDA(cudaSetDevice(cuda->gpu.index));
     TRY_CUDA(cudaStreamCreateWithFlags(&cuda->stream, cudaStreamNonBlocking));
     cuda->gpu.stream = cuda->stream;
     cuda->gpu.drop_recorded = cuda_destroy_steps;

@@ -60,6 +60,9 @@ enum status cuda_reserve_workspace(struct cuda_backend *cuda, size_t bytes);
 
 /* ---- the backend's slots, by file; specified in backend.h ---- */
 
+/* devices.c: of those that kernels can run on, the one of this number */
+enum status cuda_describe(int device, struct gpu *gpu);
+
 /* memory.c */
 enum status cuda_alloc(struct backend *backend, size_t bytes, void **memory);
 void cuda_release(struct backend *backend, void *memory);

@@ -315,7 +315,7 @@ void backend_cpu_bind(int threads, const struct cores *place);
 /** What a backend is made with. */
 struct backend_options {
     int threads; /* of the host, at least 1 */
-    int device;  /* an accelerator's index among those that this process sees */
+    int device;  /* an accelerator's index among those that it could run on */
     bool tf32;   /* an accelerator may round the factors of products to 10 bits */
 };
 

@@ -35,7 +35,8 @@ enum status event_log_flush(const struct event_log *log);
 enum status event_log_cut(struct event_log *log, int64_t bytes);
 
 /** One object a line, flushed as a line; ST_IO names the file and the reason (a full disk). All
- *  have "event" and "seconds". */
+ *  have "event" and "seconds". On a GPU a start event has rank 0's: "device" (its name),
+ * "compute_capability" and "device_memory_bytes". */
 enum status event_start(struct event_log *log, const struct recipe *recipe,
                         const struct network *network, int ranks, uint32_t train_images,
                         uint32_t test_images);

@@ -99,6 +99,17 @@ static void put_settings(struct object *object, const struct recipe *recipe) {
     put_text(object, "schedule", schedule_names[recipe->prune.schedule]);
 }
 
+/* Rank 0's; nothing where it computes on its host. */
+static void put_gpu(struct object *object, const struct gpu *gpu) {
+    char capability[32];
+    if (gpu == NULL)
+        return;
+    snprintf(capability, sizeof capability, "%d.%d", gpu->major, gpu->minor);
+    put_text(object, "device", gpu->name);
+    put_text(object, "compute_capability", capability);
+    put_unsigned(object, "device_memory_bytes", gpu->memory_bytes);
+}
+
 enum status event_start(struct event_log *log, const struct recipe *recipe,
                         const struct network *network, int ranks, uint32_t train_images,
                         uint32_t test_images) {
@@ -113,6 +124,7 @@ enum status event_start(struct event_log *log, const struct recipe *recipe,
     put_unsigned(&object, "connections", network_connections(network));
     put_unsigned(&object, "parameters", network->original_count);
     put_text(&object, "backend", network->backend->name);
+    put_gpu(&object, network->backend->gpu);
     put_signed(&object, "threads", network->backend->threads);
     put_signed(&object, "ranks", ranks);
     put_unsigned(&object, "train_images", train_images);

@@ -4,14 +4,25 @@
 #include <espalier/schedule.h>
 #include <math.h>
 
+/* What the ranks compute on, by rank 0's. */
+static void describe_place(const struct backend *backend, char *text, size_t size) {
+    const struct gpu *gpu = backend->gpu;
+    if (gpu == NULL)
+        snprintf(text, size, "%d thread(s)", backend->threads);
+    else
+        snprintf(text, size, "%s (compute capability %d.%d, %.1f GiB)", gpu->name, gpu->major,
+                 gpu->minor, (double)gpu->memory_bytes / 0x1p30);
+}
+
 void trainer_print_plan(struct trainer *t) {
     const struct schedule *schedule = &t->pruner.schedule;
+    char place[GPU_NAME_MAX + 64];
     int64_t events = 0;
     for (int64_t step = 1; step <= t->last_step; step++)
         events += schedule_event(schedule, step) > 0;
-    progress_line(&t->progress, "%s: %lld updates on %d rank(s) of %d thread(s)",
-                  t->options->run_dir, (long long)t->last_step, t->communicator->size,
-                  t->replica.backend->threads);
+    describe_place(t->replica.backend, place, sizeof place);
+    progress_line(&t->progress, "%s: %lld updates on %d rank(s) of %s", t->options->run_dir,
+                  (long long)t->last_step, t->communicator->size, place);
     if (schedule->kind != SCHEDULE_NONE && events == 0)
         progress_line(&t->progress,
                       "note: nothing is pruned: no event of the schedule falls into %lld updates",

@@ -6,6 +6,7 @@
  * same time. How it behaves is chosen by the environment, read when it is first needed:
  *
  *   EMULATED_DEVICES  number of devices (4); 0: none
+ *   EMULATED_CAPABILITIES  compute capabilities of the first of them: "35,90" (90)
  *   EMULATED_MEMORY   bytes of a device (4 GiB)
  *   EMULATED_ORDER    "reverse": threads, blocks and independent work run in the reverse order
  *   EMULATED_STREAMS  "late" (default): work is done when something waits for it, and no other;

@@ -131,6 +131,24 @@ class Together(ProgramTest):
         result = run(*self.words(), program=EMULATED, env=environment(EMULATED_DEVICES="0"))
         self.assert_refused(result, "backend cuda", code=1)
 
+    def test_auto_takes_the_device_and_says_which(self):
+        """One that is too old is none: another is taken, or the CPU, and cuda insists in vain."""
+        auto = ["train.backend=auto", "train.steps=1"]
+        for capabilities, taken in (("90", "9.0"), ("35,80,90", "8.0"), ("35,50,60,70", None)):
+            with self.subTest(capabilities=capabilities):
+                env = environment(EMULATED_CAPABILITIES=capabilities)
+                result = self.run_ok(*self.words(auto), program=EMULATED, env=env)
+                start = read_events(self.path(f"run{self.runs}"), "start")[0]
+                self.assertEqual(start["backend"], "cpu" if taken is None else "cuda")
+                self.assertEqual(start.get("compute_capability"), taken)
+                if taken is not None:
+                    self.assertEqual(start["device"], "Emulated GPU")
+                    self.assertEqual(start["device_memory_bytes"], 4 << 30)
+                    self.assertIn(f"Emulated GPU (compute capability {taken}, 4.0 GiB)", result.err)
+        env = environment(EMULATED_CAPABILITIES="35", EMULATED_DEVICES="1")
+        result = run(*self.words(), program=EMULATED, env=env)
+        self.assert_refused(result, "compute capability 3.5, this program needs 7.5", code=1)
+
     def test_each_failure_is_one_message(self):
         """A call fails on one of two ranks; both end, and one line says why."""
         calls = ("cudaMalloc:3", "launch:3", "cudaMemcpyAsync:3", "cublasSgemm_v2:3",

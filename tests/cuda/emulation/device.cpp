@@ -16,6 +16,12 @@ cudaError_t told(cudaError_t error) {
     return error;
 }
 
+/* Of a device, major * 10 + minor. */
+static int capability(int device) {
+    const std::vector<int> &given = set().capabilities;
+    return static_cast<size_t>(device) < given.size() ? given[static_cast<size_t>(device)] : 90;
+}
+
 static bool is_device(int device) {
     return device >= 0 && device < set().devices;
 }
@@ -92,8 +98,8 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp *properties, int device) {
     *properties = {};
     snprintf(properties->name, sizeof properties->name, "Emulated GPU");
     memset(properties->uuid.bytes, device + 1, sizeof properties->uuid.bytes);
-    properties->major = 9;
-    properties->minor = 0;
+    properties->major = capability(device) / 10;
+    properties->minor = capability(device) % 10;
     properties->totalGlobalMem = set().memory;
     properties->multiProcessorCount = 3;
     properties->warpSize = 32;
@@ -109,9 +115,9 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp *properties, int device) {
 
 cudaError_t cudaDeviceGetAttribute(int *value, cudaDeviceAttr attribute, int device) {
     ENTER_CUDA(cudaErrorInvalidDevice);
-    static const std::map<int, int> values = {
-        {cudaDevAttrComputeCapabilityMajor, 9},
-        {cudaDevAttrComputeCapabilityMinor, 0},
+    const std::map<int, int> values = {
+        {cudaDevAttrComputeCapabilityMajor, capability(device) / 10},
+        {cudaDevAttrComputeCapabilityMinor, capability(device) % 10},
         {cudaDevAttrMultiProcessorCount, 3},
         {cudaDevAttrMaxThreadsPerBlock, 1024},
         {cudaDevAttrWarpSize, 32},

@@ -24,6 +24,7 @@ namespace emulation {
 struct settings {
     int devices;
     size_t memory;
+    std::vector<int> capabilities; /* of the first devices, major * 10 + minor */
     bool reverse;
     enum { LATE, OTHERS, NOW } streams;
 };

@@ -40,6 +40,8 @@ static settings read_settings() {
     settings s = {};
     s.devices = devices.empty() ? 4 : std::stoi(devices);
     s.memory = memory.empty() ? size_t{4} << 30 : std::stoull(memory);
+    for (const std::string &text : split(environment("EMULATED_CAPABILITIES"), ','))
+        s.capabilities.push_back(std::stoi(text));
     s.reverse = environment("EMULATED_ORDER") == "reverse";
     s.streams = policy(environment("EMULATED_STREAMS"));
     return s;
