@@ -57,7 +57,7 @@ set(HAVE_CUDA 1)
 if(TARGET NCCL)
   set(HAVE_NCCL 1)
 endif()
-set(CUDA_SOURCES backend_cuda.c block.c check.c connect.c conv.c conv_graph.c conv_plan.c dense.c devices.c
+set(CUDA_SOURCES backend_cuda.c block.c check.c connect.c conv.c conv_graph.c conv_plan.c conv_tune.c dense.c devices.c
   memory.c norm.c operations.c steps.c)
 set(CUDA_KERNELS columns.cu dropconnect.cu epilogue.cu pointwise.cu survivors.cu update.cu)
 list(TRANSFORM CUDA_SOURCES PREPEND ${CMAKE_CURRENT_LIST_DIR}/)

@@ -1,5 +1,5 @@
 /* The CUDA backend's table, and its life. */
-#include "backend_cuda.h"
+#include "conv_tune.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -12,6 +12,7 @@ static void cuda_destroy(struct backend *backend) {
     if (cuda->stream != NULL)
         (void)cudaStreamSynchronize(cuda->stream);
     cuda_destroy_steps(cuda);
+    conv_tune_forget(cuda);
     if (cuda->cublas != NULL)
         (void)cublasDestroy(cuda->cublas);
     if (cuda->cudnn != NULL)
@@ -46,6 +47,7 @@ static const struct backend table = {
     .block_plan_part = cuda_block_plan_part,
     .block_plan_set_survivors = cuda_block_plan_set_survivors,
     .block_plan_sparse_below = cuda_block_plan_sparse_below,
+    .block_plan_choose = cuda_block_plan_choose,
     .block_plan_load_weights = cuda_block_plan_load_weights,
     .block_plan_load_statistics = cuda_block_plan_load_statistics,
     .block_forward = cuda_block_forward,

@@ -32,7 +32,8 @@ struct cuda_backend {
     cudnnHandle_t cudnn;
     bool tf32;
     void *cublas_workspace;
-    void *workspace; /* of cuDNN's plans, which run one after the other */
+    struct conv_finding *findings; /* conv_tune.c's */
+    void *workspace;               /* of cuDNN's plans, which run one after the other */
     size_t workspace_bytes;
     /* Grows with every plan and with every first run of one: a step that was prepared before that
      * must run once without capture. */
@@ -111,6 +112,8 @@ void cuda_block_plan_part(struct block_plan *before, struct block_plan *after);
 enum status cuda_block_plan_set_survivors(struct block_plan *plan,
                                           const struct block_survivors *survivors);
 double cuda_block_plan_sparse_below(const struct block_plan *plan);
+enum status cuda_block_plan_choose(struct block_plan *plan, int samples, bool measure,
+                                   uint32_t choices[BLOCK_CHOICES]);
 enum status cuda_block_plan_load_weights(struct block_plan *plan, const float *weights,
                                          const float *bias);
 enum status cuda_block_plan_load_statistics(struct block_plan *plan, float *statistics);

@@ -96,6 +96,15 @@ void cuda_block_plan_destroy(struct block_plan *plan) {
 void cuda_block_plan_algorithms(const struct block_plan *plan, const char **forward,
                                 const char **backward) {
     *forward = *backward = plan->kind->name;
+    if (plan->kind->algorithms != NULL)
+        plan->kind->algorithms(plan, forward, backward);
+}
+
+enum status cuda_block_plan_choose(struct block_plan *plan, int samples, bool measure,
+                                   uint32_t choices[BLOCK_CHOICES]) {
+    if (plan->kind->choose == NULL)
+        return ST_OK;
+    return plan->kind->choose(plan, samples, measure, choices);
 }
 
 enum status cuda_block_plan_join(struct block_plan *before, struct block_plan *after,

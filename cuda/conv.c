@@ -1,8 +1,15 @@
 /* Convolutions, by cuDNN: execution plans for each number of samples that has come. */
-#include "conv_plan.h"
+#include "conv_tune.h"
 #include "plan.h"
 
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
+
+/* In place of a choice for the pass with bias and relu: they are faster apart. */
+#define CONV_APART UINT32_MAX
+enum { NAME_MOST = 64 };
+_Static_assert((int)BLOCK_CHOICES == (int)CONV_PASSES, "a choice for each pass");
 
 /* The plans of passes of so many samples; NULL where none has run yet, or there is none. */
 struct variant {
@@ -18,7 +25,27 @@ struct conv {
     float *dweights; /* likewise */
     float *bias;     /* where cuDNN can read it */
     struct variant *variants;
+    uint32_t choices[BLOCK_CHOICES];
+    char forward[NAME_MOST], backward[NAME_MOST]; /* of the choices, for people */
 };
+
+/* "cudnn 28.1": the first configuration of engine 28. */
+static void add_name(char name[NAME_MOST], uint32_t choice) {
+    const size_t length = strlen(name);
+    if (choice != CONV_HEURISTICS && choice != CONV_APART)
+        snprintf(name + length, NAME_MOST - length, " %d.%d", (int)(choice >> 8) - 1,
+                 (int)(choice & 0xff));
+}
+
+static void name_choices(struct conv *conv) {
+    const uint32_t *choices = conv->choices;
+    const bool apart = !conv->fuses || choices[CONV_FORWARD_RELU] == CONV_APART;
+    snprintf(conv->forward, NAME_MOST, "cudnn");
+    snprintf(conv->backward, NAME_MOST, "cudnn");
+    add_name(conv->forward, choices[apart ? CONV_FORWARD : CONV_FORWARD_RELU]);
+    add_name(conv->backward, choices[CONV_BACKWARD_DATA]);
+    add_name(conv->backward, choices[CONV_BACKWARD_FILTER]);
+}
 
 static enum status create(struct block_plan *plan) {
     struct conv *conv = calloc(1, sizeof *conv);
@@ -27,6 +54,7 @@ static enum status create(struct block_plan *plan) {
     const struct block_desc *d = &plan->desc;
     conv->fuses = d->activation == ACTIVATION_RELU && d->pool == 1 && d->dropout == 0;
     plan->linear = conv;
+    name_choices(conv);
     TRY(PLAN_ARRAY(block_biases(d), &conv->bias));
     TRY(PLAN_ARRAY(block_weights(d), &conv->weights));
     return PLAN_ARRAY(block_weights(d), &conv->dweights);
@@ -38,15 +66,19 @@ static void destroy_variant(struct variant *variant) {
     free(variant);
 }
 
-static void destroy(struct block_plan *plan) {
-    struct conv *conv = plan->linear;
-    if (conv == NULL)
-        return;
+static void destroy_variants(struct conv *conv) {
     while (conv->variants != NULL) {
         struct variant *next = conv->variants->next;
         destroy_variant(conv->variants);
         conv->variants = next;
     }
+}
+
+static void destroy(struct block_plan *plan) {
+    struct conv *conv = plan->linear;
+    if (conv == NULL)
+        return;
+    destroy_variants(conv);
     cuda_release(&plan->cuda->base, conv->weights);
     cuda_release(&plan->cuda->base, conv->dweights);
     cuda_release(&plan->cuda->base, conv->bias);
@@ -78,7 +110,9 @@ static enum status find_variant(struct conv *conv, int samples, struct variant *
 static enum status prepare(struct block_plan *plan, enum conv_pass pass, int samples,
                            struct conv_plan **prepared) {
     struct cuda_backend *cuda = plan->cuda;
-    const struct conv_target target = {.handle = cuda->cudnn, .tf32 = cuda->tf32};
+    const struct conv *conv = plan->linear;
+    const struct conv_target target = {
+        .handle = cuda->cudnn, .tf32 = cuda->tf32, .choice = conv->choices[pass]};
     struct variant *variant;
     TRY(find_variant(plan->linear, samples, &variant));
     if (!variant->sought[pass]) {
@@ -108,7 +142,7 @@ static enum status forward(struct block_plan *plan, const struct block_pass *pas
     struct conv_plan *fused = NULL;
     if (pass->samples == 0)
         return ST_OK;
-    if (conv->fuses)
+    if (conv->fuses && conv->choices[CONV_FORWARD_RELU] != CONV_APART)
         TRY(prepare(plan, CONV_FORWARD_RELU, pass->samples, &fused));
     if (fused != NULL) {
         const struct conv_arguments with_bias = {x, conv->weights, room, conv->bias};
@@ -138,9 +172,56 @@ static enum status backward(struct block_plan *plan, const struct block_pass *pa
     return run(plan, CONV_BACKWARD_DATA, pass->samples, &data);
 }
 
+/* ---- choices ---- */
+
+static bool has_pass(const struct block_plan *plan, enum conv_pass pass) {
+    const struct conv *conv = plan->linear;
+    return (pass != CONV_FORWARD_RELU || conv->fuses) &&
+           (pass != CONV_BACKWARD_DATA || !plan->first);
+}
+
+static enum status measure_passes(struct block_plan *plan, int samples,
+                                  uint32_t choices[BLOCK_CHOICES]) {
+    const struct conv *conv = plan->linear;
+    float milliseconds[CONV_PASSES], apart;
+    for (int pass = 0; pass < CONV_PASSES; pass++) {
+        choices[pass] = CONV_HEURISTICS;
+        if (has_pass(plan, (enum conv_pass)pass))
+            TRY(conv_tune(plan->cuda, (enum conv_pass)pass, &plan->desc, samples, &choices[pass],
+                          &milliseconds[pass]));
+    }
+    if (!conv->fuses)
+        return ST_OK;
+    TRY(conv_tune_epilogue(plan->cuda, &plan->desc, samples, &apart));
+    if (milliseconds[CONV_FORWARD_RELU] >= milliseconds[CONV_FORWARD] + apart)
+        choices[CONV_FORWARD_RELU] = CONV_APART;
+    return ST_OK;
+}
+
+static enum status choose(struct block_plan *plan, int samples, bool measure,
+                          uint32_t choices[BLOCK_CHOICES]) {
+    struct conv *conv = plan->linear;
+    if (measure)
+        return measure_passes(plan, samples, choices);
+    memcpy(conv->choices, choices, sizeof conv->choices);
+    name_choices(conv);
+    destroy_variants(conv);
+    cuda_forget_steps(&plan->cuda->base);
+    plan->cuda->preparations++;
+    return ST_OK;
+}
+
+static void algorithms(const struct block_plan *plan, const char **forward, const char **backward) {
+    const struct conv *conv = plan->linear;
+    *forward = conv->forward;
+    *backward = conv->backward;
+}
+
 const struct linear_kind linear_conv = {.name = "cudnn",
                                         .create = create,
                                         .destroy = destroy,
+                                        .choose = choose,
+                                        .algorithms = algorithms,
                                         .load = load,
                                         .forward = forward,
                                         .backward = backward};

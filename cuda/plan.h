@@ -33,6 +33,10 @@ struct linear_kind {
     bool in_place; /* z is x, and dz dx: there is no product */
     enum status (*create)(struct block_plan *plan);
     void (*destroy)(struct block_plan *plan);
+    /** block_plan_choose, and what has been chosen; NULL: there is nothing to choose. */
+    enum status (*choose)(struct block_plan *plan, int samples, bool measure,
+                          uint32_t choices[BLOCK_CHOICES]);
+    void (*algorithms)(const struct block_plan *plan, const char **forward, const char **backward);
     /** The weights have changed; NULL: they are used as they lie. */
     enum status (*load)(struct block_plan *plan);
     /** Computes z in `room` and changes what is to follow it. */

@@ -117,6 +117,8 @@ struct block_survivors {
     bool sparse;
 };
 
+enum { BLOCK_CHOICES = 4 };
+
 struct block_plan; /* a backend's own: algorithm, packed weights, workspace */
 
 /** What softmax_cross_entropy adds up over calls, in device memory, to be downloaded. */
@@ -229,6 +231,12 @@ struct backend {
     /** The density below which the plan's sparse form should be faster than its dense form, from a
      *  fixed table; 0 where it has no sparse form. */
     double (*block_plan_sparse_below)(const struct block_plan *);
+    /** Which of several equally exact ways a plan's passes go, as numbers that the kind of device
+     *  knows how to read; 0: by its own table. measure: try them in passes of `samples` and tell
+     *  which were fastest; the plan goes on as it did. Else take them over, but for those that
+     *  there are not here. Between steps. */
+    enum status (*block_plan_choose)(struct block_plan *, int samples, bool measure,
+                                     uint32_t choices[BLOCK_CHOICES]);
     /** Take over weights (in the plan's form) and bias, both device; called once after each change.
      *  They stay valid and unchanged until the next call, so a plan may keep the pointers. */
     enum status (*block_plan_load_weights)(struct block_plan *, const float *weights,

@@ -59,6 +59,9 @@ struct prune_event {
 enum status event_prune(struct event_log *log, const struct prune_event *event,
                         const struct network *network);
 
+/** After the ways of the network's passes were measured: each block's, by name. */
+enum status event_engines(struct event_log *log, int64_t step, const struct network *network);
+
 struct epoch_event {
     int epoch;
     int64_t step;

@@ -65,6 +65,9 @@ struct gathered_inputs {
     float *x, *dx;     /* device, likewise; dx NULL for the first block */
 };
 
+/** Where a block's `choices` are from: nothing is known, a checkpoint, or its plan has them. */
+enum choice_state { CHOICE_NONE, CHOICE_KNOWN, CHOICE_TAKEN };
+
 struct block {
     struct block_desc desc;
     char name[RECIPE_NAME_MAX]; /* of its conv or dense layer */
@@ -74,6 +77,8 @@ struct block {
     double sparse_below; /* density below which the weight goes into sparse form */
     size_t planned;      /* survivors that the plan knows of */
     struct block_plan *plan;
+    enum choice_state choice;
+    uint32_t choices[BLOCK_CHOICES]; /* backend.h: block_plan_choose */
     struct block_desc reduced; /* what it computes: desc without what the reduction leaves out */
     struct reduction reduction;
     uint32_t *kept; /* device [channels of reduced.output]: which of the layer's those are */

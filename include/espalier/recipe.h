@@ -52,7 +52,8 @@ struct train_settings {
     int batch; /* the global batch */
     uint64_t seed;
     enum backend_choice backend;
-    bool tf32;   /* of an accelerator: backend_options */
+    bool tf32; /* of an accelerator: backend_options */
+    bool cudnn_autotune;
     int threads; /* of each rank; 0: its share of the cores */
     double hang_seconds;
     bool reproducible; /* on any number of ranks */

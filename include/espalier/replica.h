@@ -95,6 +95,11 @@ struct slice replica_shard(const struct recipe *recipe, uint32_t count, int rank
 enum status replica_measure_break_even(struct replica *replica, struct pruner *pruner,
                                        double density);
 
+/** With train.cudnn_autotune: let rank 0 try the ways that the plans' passes can go, for plans that
+ *  are new, and let all ranks take the fastest; what a checkpoint holds is taken as it is.
+ *  *measured: something was tried. To be called between updates. Collective. */
+enum status replica_choose(struct replica *replica, bool *measured);
+
 /** Labels of a data set that the network has no unit for: ST_INPUT naming `split`. */
 enum status replica_check_labels(const struct replica *replica, const struct dataset *dataset,
                                  const char *split);

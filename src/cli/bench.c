@@ -84,14 +84,19 @@ static enum status prepare_rank(struct bench *b, int argc, char **argv) {
     return ST_OK;
 }
 
-static enum status prepare(struct bench *b, int argc, char **argv) {
-    TRY_TOGETHER(b->communicator, prepare_rank(b, argc, argv));
-    TRY(replica_join(&b->replica, b->share_gpus));
-    if (b->density == 0)
-        return ST_OK;
+static enum status prune(struct bench *b) {
     TRY(replica_measure_break_even(&b->replica, &b->pruner, b->density));
     return pruner_prune_to(&b->pruner, b->density, 0, b->replica.optimizer.states,
                            OPTIMIZER_STATES_MAX);
+}
+
+static enum status prepare(struct bench *b, int argc, char **argv) {
+    TRY_TOGETHER(b->communicator, prepare_rank(b, argc, argv));
+    TRY(replica_join(&b->replica, b->share_gpus));
+    if (b->density > 0)
+        TRY(prune(b));
+    bool measured;
+    return replica_choose(&b->replica, &measured);
 }
 
 static void release(struct bench *b) {

@@ -48,6 +48,8 @@ const struct key recipe_keys[] = {
      .meaning = "what computes; auto: a GPU where there is one, unless train.reproducible is set"},
     {"train.tf32", KEY_BOOLEAN, RECIPE(train.tf32),
      .meaning = "a GPU may round the factors of products to 10 bits"},
+    {"train.cudnn_autotune", KEY_BOOLEAN, RECIPE(train.cudnn_autotune),
+     .meaning = "a GPU's convolutions take the fastest of cuDNN's engines, measured by rank 0"},
     {"train.threads", KEY_INTEGER, RECIPE(train.threads), .integer = {0, 0, 4096}, .harmless = true,
      .meaning = "threads of each rank; 0: its share of the cores"},
     {"train.reproducible", KEY_BOOLEAN, RECIPE(train.reproducible),

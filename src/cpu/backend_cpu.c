@@ -37,6 +37,13 @@ static enum status cpu_synchronise(struct backend *backend) {
     return ST_OK;
 }
 
+/* There is nothing to choose. */
+static enum status cpu_block_plan_choose(struct block_plan *plan, int samples, bool measure,
+                                         uint32_t choices[BLOCK_CHOICES]) {
+    (void)plan, (void)samples, (void)measure, (void)choices;
+    return ST_OK;
+}
+
 static enum step_mode cpu_step_mode(struct backend *backend, uint64_t key) {
     (void)backend, (void)key;
     return STEP_PLAIN;
@@ -70,6 +77,7 @@ static const struct backend table = {
     .copy = cpu_copy,
     .synchronise = cpu_synchronise,
     .step_mode = cpu_step_mode,
+    .block_plan_choose = cpu_block_plan_choose,
     .run_step = cpu_run_step,
     .forget_steps = cpu_forget_steps,
     .gather_batch = cpu_gather_batch,

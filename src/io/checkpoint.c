@@ -122,6 +122,19 @@ static enum status add_thresholds(struct writer *w) {
     return add_tensor(w, CHECKPOINT_SPARSE_BELOW, SAFETENSORS_F64, blocks, below);
 }
 
+/* Likewise, how the passes go: a run repeats to the bit only so. */
+static enum status add_choices(struct writer *w) {
+    const size_t blocks = (size_t)w->network->blocks_count;
+    const struct block *block = w->network->blocks;
+    int64_t *choices;
+    if (block[0].choice != CHOICE_TAKEN)
+        return ST_OK;
+    TRY(ARENA_ARRAY(w->arena, blocks * BLOCK_CHOICES, &choices));
+    for (size_t i = 0; i < blocks * BLOCK_CHOICES; i++)
+        choices[i] = block[i / BLOCK_CHOICES].choices[i % BLOCK_CHOICES];
+    return add_tensor(w, CHECKPOINT_CHOICES, SAFETENSORS_I64, blocks * BLOCK_CHOICES, choices);
+}
+
 /* A vector parallel to beta, one tensor a parameter; `what` is NULL for beta itself. */
 static enum status add_vector(struct writer *w, const float *device, const char *what) {
     const struct network *network = w->network;
@@ -175,11 +188,12 @@ static enum status add_masks(struct writer *w) {
 /* The widest types first, so that every tensor is aligned. */
 static enum status fill(struct writer *w, const struct checkpoint_states *states,
                         const struct run_state *state, const struct loss_sums *rank_sums) {
-    size_t most = (size_t)checkpoint_scalars_count + 3 +
+    size_t most = (size_t)checkpoint_scalars_count + 4 +
                   (size_t)w->network->parameters_count * (size_t)(2 + states->count);
     TRY(ARENA_ARRAY(w->arena, most, &w->copy->tensors));
     TRY(add_state(w, state, rank_sums));
     TRY(add_thresholds(w));
+    TRY(add_choices(w));
     TRY(add_vector(w, w->network->beta, NULL));
     for (int i = 0; i < states->count; i++)
         if (states->vectors[i] != NULL)

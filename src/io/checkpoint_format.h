@@ -7,6 +7,7 @@
 #define CHECKPOINT_FORMAT_KEY "espalier.checkpoint"
 #define CHECKPOINT_FORMAT "1"
 #define CHECKPOINT_SPARSE_BELOW "deletion.sparse_below"
+#define CHECKPOINT_CHOICES "backend.choices"
 #define CHECKPOINT_RANK_LOSS "tally.rank_loss"
 #define CHECKPOINT_RANK_CORRECT "tally.rank_correct"
 #define CHECKPOINT_FOLDER "checkpoints"

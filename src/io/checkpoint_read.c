@@ -164,11 +164,29 @@ static enum status take_thresholds(const struct reader *r) {
     return ST_OK;
 }
 
+/* After all plans are as they will be. Those of another kind of device say nothing here. */
+static enum status take_choices(const struct reader *r) {
+    const struct safetensor *tensor = NULL;
+    const size_t count = (size_t)r->network->blocks_count * BLOCK_CHOICES;
+    if (safetensors_find(&r->checkpoint->file, CHECKPOINT_CHOICES) == NULL)
+        return ST_OK;
+    TRY(find_tensor(&r->checkpoint->file, path_of(r->checkpoint), CHECKPOINT_CHOICES,
+                    SAFETENSORS_I64, count, &tensor));
+    for (size_t i = 0; i < count; i++) {
+        int64_t choice;
+        memcpy(&choice, (const char *)tensor->values + i * sizeof choice, sizeof choice);
+        r->network->blocks[i / BLOCK_CHOICES].choices[i % BLOCK_CHOICES] = (uint32_t)choice;
+        r->network->blocks[i / BLOCK_CHOICES].choice = CHOICE_KNOWN;
+    }
+    return ST_OK;
+}
+
 enum status checkpoint_restore(const struct checkpoint *checkpoint, struct network *network,
                                const struct checkpoint_states *states) {
     const struct reader r = {checkpoint, network, states};
     TRY(take_thresholds(&r));
     TRY(keep_survivors(&r));
+    TRY(take_choices(&r));
     TRY(take_vector(&r, network->beta, NULL));
     for (int i = 0; i < states->count; i++)
         if (states->vectors[i] != NULL)

@@ -182,6 +182,30 @@ enum status event_prune(struct event_log *log, const struct prune_event *event,
     return event_write(log, &object);
 }
 
+static void put_engines(struct object *object, const struct network *network) {
+    for (int i = 0; i < network->blocks_count; i++) {
+        const struct block *block = &network->blocks[i];
+        const char *forward, *backward;
+        char key[RECIPE_NAME_MAX + 16];
+        if (block->desc.kind != BLOCK_CONV)
+            continue;
+        network->backend->block_plan_algorithms(block->plan, &forward, &backward);
+        snprintf(key, sizeof key, "%s.forward", block->name);
+        put_text(object, key, forward);
+        snprintf(key, sizeof key, "%s.backward", block->name);
+        put_text(object, key, backward);
+    }
+}
+
+enum status event_engines(struct event_log *log, int64_t step, const struct network *network) {
+    if (!log->is_open)
+        return ST_OK;
+    struct object object = event_begin(log, "engines");
+    put_signed(&object, "step", step);
+    put_engines(&object, network);
+    return event_write(log, &object);
+}
+
 enum status event_epoch(struct event_log *log, const struct epoch_event *event) {
     if (!log->is_open)
         return ST_OK;

@@ -56,6 +56,7 @@ static enum status renew_plan(struct network *network, int index, const struct b
     struct block *block = &network->blocks[index];
     backend->block_plan_destroy(block->plan);
     block->plan = NULL;
+    block->choice = CHOICE_NONE;
     block->reduced = *desc;
     return backend->block_plan_create(backend, desc, network->max_samples, index == 0,
                                       &block->plan);

@@ -3,6 +3,7 @@
 
 #include <espalier/schedule.h>
 #include <math.h>
+#include <stdlib.h>
 
 /* What the ranks compute on, by rank 0's. */
 static void describe_place(const struct backend *backend, char *text, size_t size) {
@@ -85,13 +86,34 @@ static enum status collect(struct trainer *t, double *loss, int64_t *correct) {
     return c->sum_integers(c, correct, count);
 }
 
-static enum status check_loss(int64_t step, double loss) {
-    if (!isfinite(loss))
-        FAIL(ST_NUMERIC,
-             "update %lld: the training loss is %g: expected a finite number (is the "
-             "learning rate too large?)",
-             (long long)step, loss);
-    return ST_OK;
+/* The first parameter that a value is not finite of, NULL: all are. */
+static enum status find_not_finite(const struct network *network, const char **name) {
+    float *beta = malloc(network->count * sizeof *beta + 1);
+    *name = NULL;
+    if (beta == NULL)
+        FAIL(ST_MEMORY, "out of memory: the parameters");
+    enum status status = network->backend->download(network->backend, beta, network->beta,
+                                                    network->count * sizeof *beta);
+    for (int i = 0; status == ST_OK && i < network->parameters_count && *name == NULL; i++) {
+        const struct parameter *p = &network->parameters[i];
+        for (size_t k = 0; k < p->stored && *name == NULL; k++)
+            if (!isfinite(beta[p->offset + k]))
+                *name = p->name;
+    }
+    free(beta);
+    return status;
+}
+
+static enum status check_loss(const struct network *network, int64_t step, double loss) {
+    const char *name;
+    if (isfinite(loss))
+        return ST_OK;
+    TRY(find_not_finite(network, &name));
+    FAIL(ST_NUMERIC,
+         "update %lld: the training loss is %g: expected a finite number (is the learning rate too "
+         "large?)%s%s%s",
+         (long long)step, loss, name == NULL ? "" : "; ", name == NULL ? "" : name,
+         name == NULL ? "" : " is not finite");
 }
 
 static enum status write_events(struct trainer *t, const double *loss, const int64_t *correct) {
@@ -104,7 +126,7 @@ static enum status write_events(struct trainer *t, const double *loss, const int
         t->state.in_epoch.loss += loss[i];
         t->state.in_epoch.correct += correct[i];
         t->state.in_epoch.samples += p->samples[i];
-        TRY(check_loss(event->step, event->loss));
+        TRY(check_loss(t->replica.network, event->step, event->loss));
         TRY(event_step(&t->log, event));
     }
     return ST_OK;

@@ -58,6 +58,15 @@ static enum status join(struct trainer *t) {
     return status;
 }
 
+static enum status choose(struct trainer *t) {
+    bool measured;
+    TRY(replica_choose(&t->replica, &measured));
+    if (!measured)
+        return ST_OK;
+    return communicator_agree(t->communicator,
+                              event_engines(&t->log, t->replica.step, t->replica.network));
+}
+
 static enum status prepare(struct trainer *t, bool *finished) {
     t->start_seconds = monotonic_seconds();
     TRY_TOGETHER(t->communicator, prepare_rank(t));
@@ -66,6 +75,7 @@ static enum status prepare(struct trainer *t, bool *finished) {
     if (*finished)
         return ST_OK;
     TRY(pruner_compare_replicas(&t->pruner, t->replica.step)); /* equal from the start, or never */
+    TRY(choose(t));
     trainer_print_plan(t);
     if (t->replica.step > 0) /* the checkpoint has what was measured */
         return ST_OK;
@@ -107,7 +117,7 @@ static enum status prune(struct trainer *t) {
                                       .optimizer_bytes = optimizer_bytes(&t->replica.optimizer),
                                       .seconds_event = monotonic_seconds() - begin};
     TRY_TOGETHER(t->communicator, event_prune(&t->log, &event, t->replica.network));
-    return ST_OK;
+    return choose(t);
 }
 
 /* ---- the loop ---- */

@@ -176,6 +176,16 @@ class Help(ProgramTest):
             self.assertIn(command, result.out)
             self.assertIn(f"usage: espalier {command}", self.run_ok(command, "--help").out)
 
+    def test_training_that_blows_up_names_update_and_layer(self):
+        recipe = os.path.join(RECIPES, "ann_plain.cfg")
+        settings = ["train.optimizer=sgd", "train.learning_rate=1e6", "train.steps=20",
+                    "train.log_every=2", "train.batch=16", "data.train_limit=320",
+                    "data.test_limit=16", "train.backend=cpu", f"data.dir={MNIST}"]
+        words = [word for setting in settings for word in ("-s", setting)]
+        result = run("train", recipe, *words, "-o", self.path("run"))
+        self.assert_refused(result, "the training loss is ", code=1)
+        self.assertRegex(result.err, r"update \d+: .*(conv|dense)\d\.weight is not finite")
+
     def test_version(self):
         self.assertRegex(self.run_ok("--version").out, r"^espalier \d+\.\d+\.\d+\n$")
 

@@ -8,6 +8,7 @@
  *   EMULATED_DEVICES  number of devices (4); 0: none
  *   EMULATED_CAPABILITIES  compute capabilities of the first of them: "35,90" (90)
  *   EMULATED_MEMORY   bytes of a device (4 GiB)
+ *   EMULATED_RELU     "loose": the engine that cuDNN's heuristics put first loses NaNs
  *   EMULATED_ORDER    "reverse": threads, blocks and independent work run in the reverse order
  *   EMULATED_STREAMS  "late" (default): work is done when something waits for it, and no other;
  *                     "others": everything else that is queued is done before it;

@@ -167,6 +167,54 @@ static void shrunken_layers_finalise(void **state) {
     free(shapes);
 }
 
+static bool is_among(uint32_t name, const uint32_t *names, int count) {
+    for (int i = 0; i < count; i++)
+        if (names[i] == name)
+            return true;
+    return false;
+}
+
+/* Of the second convolution of the poster's network: what the heuristics put first is one of them,
+ * and each is found again by its name, or cannot be finalised; for other samples, one of its
+ * engine. */
+static void configurations_are_found_by_their_names(void **state) {
+    (void)state;
+    const struct block_desc desc = {.kind = BLOCK_CONV,
+                                    .input = {26, 26, 32},
+                                    .linear = {24, 24, 32},
+                                    .output = {24, 24, 32},
+                                    .kernel = 3,
+                                    .stride = 1,
+                                    .pool = 1};
+    char *properties = read_properties("h100");
+    struct conv_target target = {.properties = properties};
+    for (int pass = 0; pass < CONV_PASSES; pass++) {
+        uint32_t names[CONV_CANDIDATES];
+        int count, found = 0;
+        struct conv_plan *plan;
+        target.choice = CONV_HEURISTICS;
+        assert_ok(conv_plan_candidates(&target, (enum conv_pass)pass, &desc, 128, names, &count));
+        assert_true(count >= 1);
+        assert_ok(conv_plan_find(&target, (enum conv_pass)pass, &desc, 128, &plan));
+        assert_true(plan != NULL || pass == CONV_FORWARD_RELU);
+        assert_true(plan == NULL || is_among(conv_plan_name(plan), names, count));
+        conv_plan_destroy(plan);
+        for (int i = 0; i < count; i++) {
+            assert_false(is_among(names[i], names, i));
+            target.choice = names[i];
+            assert_ok(conv_plan_find(&target, (enum conv_pass)pass, &desc, 128, &plan));
+            found += plan != NULL && conv_plan_name(plan) == names[i];
+            conv_plan_destroy(plan);
+            assert_ok(conv_plan_find(&target, (enum conv_pass)pass, &desc, 77, &plan));
+            assert_true(plan != NULL || pass == CONV_FORWARD_RELU);
+            conv_plan_destroy(plan);
+        }
+        print_message("%s: %d configurations, %d finalised\n", conv_pass_names[pass], count, found);
+        assert_true(found >= 1);
+    }
+    free(properties);
+}
+
 static void a_wrong_shape_is_refused(void **state) {
     (void)state;
     const struct block_desc right = {.kind = BLOCK_CONV,
@@ -218,6 +266,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(plans_finalise_for_a100),
         cmocka_unit_test(plans_finalise_for_rtx_4090),
         cmocka_unit_test(shrunken_layers_finalise),
+        cmocka_unit_test(configurations_are_found_by_their_names),
         cmocka_unit_test(a_wrong_shape_is_refused),
         cmocka_unit_test(a_gpu_that_is_no_gpu_is_refused),
     };

@@ -91,6 +91,32 @@ class Annealed(ProgramTest):
                 self.assertEqual(zeros(run_dir), zeros(whole))
                 self.assertLessEqual(largest_difference(model(run_dir), model(whole)), bound)
 
+    def test_autotuned_engines(self):
+        """The fastest ones sum in another order. All ranks take rank 0's, and a run that goes on
+        takes those that it had."""
+        settings = ["train.cudnn_autotune=true"]
+        for ranks in (1, 2):
+            plain = self.emulated(f"plain{ranks}", ranks)
+            tuned = self.emulated(f"tuned{ranks}", ranks, settings)
+            again = self.emulated(f"again{ranks}", ranks, settings, ESPALIER_CUDA_GRAPH="0")
+            engines = read_events(tuned, "engines")
+            self.assertEqual(engines[0]["step"], 0)
+            self.assertEqual(engines[0]["conv2.forward"], "cudnn 6.1")
+            self.assertEqual(engines[0]["conv2.backward"], "cudnn 6.1 6.1")
+            self.assertEqual(engines[0]["conv1.backward"], "cudnn 6.1")
+            self.assertEqual(read_events(plain, "engines"), [])
+            self.assertEqual(summary(tuned)["weights_sha256"], summary(again)["weights_sha256"])
+            self.assertNotEqual(summary(tuned)["weights_sha256"], summary(plain)["weights_sha256"])
+            self.assertEqual(zeros(tuned), zeros(plain))
+            self.assertLess(largest_difference(model(tuned), model(plain)), 1e-5)
+        first = self.emulated("stopped", 2, [*settings, "train.epochs=1"])
+        words = ["train", self.recipe, "-o", first, "--resume"]
+        for setting in [f"data.dir={MNIST}", "train.backend=cuda", *SMALL, *settings]:
+            words += ["-s", setting]
+        self.run_ok(*words, program=EMULATED, ranks=2)
+        self.assertEqual(summary(first)["weights_sha256"], summary(tuned)["weights_sha256"])
+        self.assertEqual(len(read_events(first, "engines")), len(engines))
+
     def test_on_1_rank(self):
         self.check(1)
 
@@ -130,6 +156,21 @@ class Together(ProgramTest):
     def test_no_device(self):
         result = run(*self.words(), program=EMULATED, env=environment(EMULATED_DEVICES="0"))
         self.assert_refused(result, "backend cuda", code=1)
+
+    def test_a_nan_ends_the_run_with_update_and_layer(self):
+        """The first convolution's relu is cuDNN's: one that loses NaNs would train on for ever."""
+        network = ("network = ({ type = 'conv'; filters = 2; kernel = 3; activation = 'relu'; },"
+                   " { type = 'dense'; units = 10; });").replace("'", '"')
+        recipe = self.write("relu.cfg", network)
+        for loose in ("strict", "loose"):
+            self.runs = getattr(self, "runs", 0) + 1
+            words = ["train", recipe, "-o", self.path(f"run{self.runs}"), "-s", f"data.dir={MNIST}"]
+            for setting in ("data.train_limit=320", "data.test_limit=20", "train.batch=16",
+                            "train.steps=20", "train.log_every=2", "train.optimizer=sgd",
+                            "train.learning_rate=1e6", "train.l2=1e6", "train.backend=cuda"):
+                words += ["-s", setting]
+            result = run(*words, program=EMULATED, env=environment(EMULATED_RELU=loose))
+            self.assert_refused(result, "the training loss is ", "conv1.weight is not finite", code=1)
 
     def test_auto_takes_the_device_and_says_which(self):
         """One that is too old is none: another is taken, or the CPU, and cuda insists in vain."""

@@ -145,6 +145,13 @@ static enum status foreign_synchronise(struct backend *backend) {
 
 /* ---- steps ---- */
 
+/* There is nothing to choose. */
+static enum status foreign_block_plan_choose(struct block_plan *plan, int samples, bool measure,
+                                             uint32_t choices[BLOCK_CHOICES]) {
+    (void)plan, (void)samples, (void)measure, (void)choices;
+    return ST_OK;
+}
+
 static enum step_mode foreign_step_mode(struct backend *backend, uint64_t key) {
     (void)backend, (void)key;
     return STEP_PLAIN;
@@ -402,6 +409,7 @@ static const struct backend table = {
     .copy = foreign_copy,
     .synchronise = foreign_synchronise,
     .step_mode = foreign_step_mode,
+    .block_plan_choose = foreign_block_plan_choose,
     .run_step = foreign_run_step,
     .forget_steps = foreign_forget_steps,
     .gather_batch = foreign_gather_batch,

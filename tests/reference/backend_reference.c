@@ -58,6 +58,13 @@ static enum status reference_synchronise(struct backend *b) {
     return ST_OK;
 }
 
+/* There is nothing to choose. */
+static enum status reference_block_plan_choose(struct block_plan *plan, int samples, bool measure,
+                                               uint32_t choices[BLOCK_CHOICES]) {
+    (void)plan, (void)samples, (void)measure, (void)choices;
+    return ST_OK;
+}
+
 static enum step_mode reference_step_mode(struct backend *b, uint64_t key) {
     (void)b, (void)key;
     return STEP_PLAIN;
@@ -465,6 +472,7 @@ enum status backend_reference_create(struct backend **backend) {
                                  .copy = reference_upload,
                                  .synchronise = reference_synchronise,
                                  .step_mode = reference_step_mode,
+                                 .block_plan_choose = reference_block_plan_choose,
                                  .run_step = reference_run_step,
                                  .forget_steps = reference_forget_steps,
                                  .gather_batch = reference_gather_batch,

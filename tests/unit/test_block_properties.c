@@ -53,6 +53,36 @@ ON_EACH_BACKEND(conv_of_known_channels) {
     free(y);
 }
 
+/* A weight that is no number is seen in every output of its unit, and in the loss: a run must not
+ * go on with it. */
+ON_EACH_BACKEND(a_nan_reaches_the_output) {
+    static const struct block_case rows[] = {{.kind = BLOCK_CONV,
+                                              .input = {7, 7, 1},
+                                              .units = 2,
+                                              .kernel = 3,
+                                              .stride = 1,
+                                              .activation = ACTIVATION_RELU,
+                                              .pool = 1},
+                                             {.kind = BLOCK_DENSE,
+                                              .input = {1, 3, 3},
+                                              .units = 2,
+                                              .activation = ACTIVATION_RELU,
+                                              .pool = 1}};
+    float x[49], w[18] = {0};
+    const float bias[2] = {1, 1};
+    for (int i = 0; i < 49; i++)
+        x[i] = 1;
+    w[13] = NAN; /* of the second unit */
+    for (int i = 0; i < 2; i++) {
+        struct block_desc desc = case_desc(&rows[i], 0);
+        struct block_pass pass = pass_of(1);
+        float *y = run_block_forward(b, &desc, &pass, (struct block_inputs){w, bias, x});
+        for (size_t k = 0; k < shape_size(desc.output); k++)
+            assert_true(k % 2 == 0 ? y[k] == 1 : isnan(y[k]));
+        free(y);
+    }
+}
+
 ON_EACH_BACKEND(dense_of_known_numbers) {
     const struct block_case row = {.kind = BLOCK_DENSE,
                                    .input = {1, 2, 2},
@@ -192,6 +222,7 @@ int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(conv_of_known_numbers),
         cmocka_unit_test(conv_of_known_channels),
+        cmocka_unit_test(a_nan_reaches_the_output),
         cmocka_unit_test(dense_of_known_numbers),
         cmocka_unit_test(first_maximum_takes_the_gradient),
         cmocka_unit_test(dead_window_passes_no_gradient),

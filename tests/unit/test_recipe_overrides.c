@@ -39,9 +39,8 @@ static void forms(void **state) {
 }
 
 #define TRAIN_KEYS                                                                                 \
-    "keys of train: epochs, steps, batch, seed, backend, tf32, threads, reproducible, "            \
-    "hang_seconds, log_every, optimizer, "                                                         \
-    "learning_rate, "                                                                              \
+    "keys of train: epochs, steps, batch, seed, backend, tf32, cudnn_autotune, threads, "          \
+    "reproducible, hang_seconds, log_every, optimizer, learning_rate, "                            \
     "momentum, nesterov, rho, epsilon, beta1, beta2, l1, l2"
 
 /* A known key is named where it is near, else those that there are: never a far one. */

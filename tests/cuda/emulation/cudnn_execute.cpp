@@ -244,7 +244,7 @@ static void run_convolution(const descriptor &op, const engine &e, binding &b) {
 
 /* ---- pointwise ---- */
 
-static float pointwise(const descriptor &p, float x, float b) {
+static float pointwise(const descriptor &p, const engine &e, float x, float b) {
     switch (p.value<int>(CUDNN_ATTR_POINTWISE_MODE, -1)) {
     case CUDNN_POINTWISE_ADD:
         return x + b;
@@ -253,7 +253,7 @@ static float pointwise(const descriptor &p, float x, float b) {
     case CUDNN_POINTWISE_IDENTITY:
         return x;
     case CUDNN_POINTWISE_RELU_FWD:
-        return x < 0 ? 0 : x;
+        return keeps_nan(e) ? (x < 0 ? 0 : x) : (x > 0 ? x : 0);
     case CUDNN_POINTWISE_TANH_FWD:
         return std::tanh(x);
     case CUDNN_POINTWISE_SIGMOID_FWD:
@@ -268,7 +268,7 @@ static float broadcast(const view &v, const int64_t *i) {
              v.n[3] == 1 ? 0 : i[3]);
 }
 
-static void run_pointwise(const descriptor &op, binding &b) {
+static void run_pointwise(const descriptor &op, const engine &e, binding &b) {
     const descriptor &p = op.only(CUDNN_ATTR_OPERATION_POINTWISE_PW_DESCRIPTOR);
     view x = view_of(op.only(CUDNN_ATTR_OPERATION_POINTWISE_XDESC), b);
     view y = view_of(op.only(CUDNN_ATTR_OPERATION_POINTWISE_YDESC), b), other = x;
@@ -282,7 +282,7 @@ static void run_pointwise(const descriptor &op, binding &b) {
         for (i[1] = 0; i[1] < y.n[1]; i[1]++)
             for (i[2] = 0; i[2] < y.n[2]; i[2]++)
                 for (i[3] = 0; i[3] < y.n[3]; i[3]++)
-                    y(i[0], i[1], i[2], i[3]) = pointwise(p, alpha1 * broadcast(x, i),
+                    y(i[0], i[1], i[2], i[3]) = pointwise(p, e, alpha1 * broadcast(x, i),
                                                           two ? alpha2 * broadcast(other, i) : 0);
 }
 
@@ -315,7 +315,7 @@ static bool all_bound(const descriptor &graph, binding &b) {
 static void run_operations(const descriptor &graph, const engine &e, binding b) {
     for (const descriptor_ref &op : graph.descriptors.at(CUDNN_ATTR_OPERATIONGRAPH_OPS)) {
         if (op->type == CUDNN_BACKEND_OPERATION_POINTWISE_DESCRIPTOR)
-            run_pointwise(*op, b);
+            run_pointwise(*op, e, b);
         else
             run_convolution(*op, e, b);
     }
@@ -334,12 +334,15 @@ cudnnStatus_t execute(const descriptor_ref &plan, const descriptor &pack, cudaSt
         b.pointers[ids[i]] = pointers[i];
     void *workspace = pack.value<void *>(CUDNN_ATTR_VARIANT_PACK_WORKSPACE, nullptr);
     size_t bytes = static_cast<size_t>(e.workspace);
+    if (e.fails)
+        return CUDNN_STATUS_EXECUTION_FAILED;
     if (!all_bound(*graph, b) || (bytes > 0 && !is_device_range(workspace, bytes)))
         return CUDNN_STATUS_BAD_PARAM;
     cudaError_t error = enqueue(stream, [=, &e] {
         if (bytes > 0)
             memset(workspace, 0xFF, bytes);
         run_operations(*graph, e, b);
+        pass_time(e.milliseconds);
     });
     return error == cudaSuccess ? CUDNN_STATUS_SUCCESS : CUDNN_STATUS_EXECUTION_FAILED;
 }

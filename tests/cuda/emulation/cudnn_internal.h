@@ -49,13 +49,17 @@ struct descriptor {
 
 /* An engine as the heuristics offer it. */
 struct engine {
-    bool ruins;     /* noted as not deterministic: its results are NaN */
-    bool rounds;    /* noted as for tensor cores: inputs become TF32 */
-    bool unbuilt;   /* its plan cannot be finalised */
-    bool backwards; /* sums in the reverse order */
+    bool ruins;          /* noted as not deterministic: its results are NaN */
+    bool rounds;         /* noted as for tensor cores: inputs become TF32 */
+    bool unbuilt;        /* its plan cannot be finalised */
+    bool backwards;      /* sums in the reverse order */
+    bool fails;          /* its plan cannot be run */
+    bool strict;         /* noted: its relu keeps a NaN, which others lose */
+    double milliseconds; /* that events around it measure */
     int64_t workspace;
 };
 extern const std::vector<engine> engines;
+bool keeps_nan(const engine &e);
 
 /* ---- cudnn_shapes.cpp ---- */
 

@@ -26,6 +26,7 @@ struct settings {
     size_t memory;
     std::vector<int> capabilities; /* of the first devices, major * 10 + minor */
     bool reverse;
+    bool loose; /* of cuDNN's engines, the first that can be taken loses NaNs */
     enum { LATE, OTHERS, NOW } streams;
 };
 settings &set();
@@ -106,6 +107,10 @@ void advance_all();
 void finish_all();
 /* Forget what has been queued: the device has failed, and does nothing any more. */
 void abandon_all();
+
+/* What is done takes so long, as events see it: more than the host takes for it. */
+enum { LAUNCH_MILLISECONDS = 500 };
+void pass_time(double milliseconds);
 
 /* Calls that are not allowed while a stream is captured, except in relaxed mode. */
 cudaError_t unsafe_call();

@@ -42,6 +42,7 @@ static settings read_settings() {
     s.memory = memory.empty() ? size_t{4} << 30 : std::stoull(memory);
     for (const std::string &text : split(environment("EMULATED_CAPABILITIES"), ','))
         s.capabilities.push_back(std::stoi(text));
+    s.loose = environment("EMULATED_RELU") == "loose";
     s.reverse = environment("EMULATED_ORDER") == "reverse";
     s.streams = policy(environment("EMULATED_STREAMS"));
     return s;

@@ -381,7 +381,10 @@ void launch_kernel(site &here, dim3 grid, dim3 block, size_t dynamic_bytes, cuda
         return;
     }
     bool without_last = leaves_out(here);
-    told(enqueue(stream, [=] { run_grid(grid, block, dynamic_bytes, without_last, thread_body); }));
+    told(enqueue(stream, [=] {
+        run_grid(grid, block, dynamic_bytes, without_last, thread_body);
+        pass_time(LAUNCH_MILLISECONDS);
+    }));
 }
 
 } // namespace emulation

@@ -225,6 +225,12 @@ cudaError_t enqueue(cudaStream_t stream, std::function<void()> what) {
     return enqueue(stream, {nullptr, [once] { return once; }});
 }
 
+static double passed_milliseconds;
+
+void pass_time(double milliseconds) {
+    passed_milliseconds += milliseconds;
+}
+
 } // namespace emulation
 
 using namespace emulation;
@@ -312,7 +318,7 @@ cudaError_t cudaEventDestroy(cudaEvent_t event) {
 
 static double now_milliseconds() {
     auto since = std::chrono::steady_clock::now().time_since_epoch();
-    return std::chrono::duration<double, std::milli>(since).count();
+    return passed_milliseconds + std::chrono::duration<double, std::milli>(since).count();
 }
 
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
