@@ -8,7 +8,8 @@ usage: jobs/gpu_check.sh [--quick] [--out DIR] [--build DIR] [--help]
 
 For a machine with an NVIDIA GPU. Builds espalier with CUDA into build/gpu, runs the
 tests of label gpu on the device (every backend case, training against the CPU),
-compute-sanitizer's memcheck and racecheck over a few updates where it is installed,
+compute-sanitizer's memcheck and racecheck over a few updates and the cases of the
+backend's own kernels where it is installed,
 measures ann_d and ann_a, and PyTorch beside them where it is installed, and writes
 results/gpu/DEVICE.md. Ends with exit code 1 when a test failed.
 
@@ -124,23 +125,35 @@ if [ "$tests" = ON ]; then
     [ "$failed" -eq 0 ] || tail -n 40 "$work/tests.log" >&2
 fi
 
+# Of the backend's cases, those that run kernels of its own.
+kernels=(backend_slots backend_update batchnorm dropconnect dropout select steps)
+
+sanitize() { # TOOL WHAT COMMAND...
+    local tool=$1 what=$2 log=$work/$1.log
+    shift 2
+    say "compute-sanitizer $tool: $what"
+    if compute-sanitizer --tool "$tool" --error-exitcode 9 "$@" >"$log" 2>&1; then
+        sanitized+=("| $tool | $what | clean |")
+    else
+        failed=1
+        tail -n 20 "$log" >&2
+        sanitized+=("| $tool | $what | **failed**: $(grep -m1 -E 'ERROR SUMMARY|RACECHECK SUMMARY|espalier:' "$log" || echo see the log) |")
+    fi
+}
+
 few=(-s "data.dir=$data" -s train.backend=cuda -s data.train_limit=512 -s data.test_limit=128
     -s train.steps=4 -s train.epochs=1 -s prune.every=2 --quiet)
 sanitized=()
 for tool in memcheck racecheck; do
     if ! has compute-sanitizer; then
-        sanitized+=("| $tool | not run: compute-sanitizer is missing |")
+        sanitized+=("| $tool | | not run: compute-sanitizer is missing |")
         continue
     fi
-    say "compute-sanitizer $tool"
-    if compute-sanitizer --tool "$tool" --error-exitcode 9 "$espalier" train \
-        jobs/recipes/ann_a.cfg -o "$work/$tool" "${few[@]}" >"$work/$tool.log" 2>&1; then
-        sanitized+=("| $tool | clean |")
-    else
-        failed=1
-        tail -n 20 "$work/$tool.log" >&2
-        sanitized+=("| $tool | **failed**: $(grep -m1 -E 'ERROR SUMMARY|RACECHECK SUMMARY|espalier:' "$work/$tool.log" || echo see the log) |")
-    fi
+    sanitize "$tool" "4 updates of ann_a" "$espalier" train jobs/recipes/ann_a.cfg \
+        -o "$work/$tool" "${few[@]}"
+    for kernel in "${kernels[@]}"; do
+        [ "$tests" = OFF ] || sanitize "$tool" "$kernel" "$build/tests/gpu/gpu_$kernel"
+    done
 done
 
 # ---- measurements ----
@@ -189,6 +202,8 @@ for batch in 128 1024; do
         measure "espalier $recipe" "$batch" ours "$recipe" "$batch"
     done
     measure "espalier ann_d, train.tf32" "$batch" ours ann_d "$batch" train.tf32=true
+    measure "espalier ann_d, train.cudnn_autotune" "$batch" ours ann_d "$batch" \
+        train.cudnn_autotune=true
     ESPALIER_CUDA_GRAPH=0 measure "espalier ann_d, not captured" "$batch" ours ann_d "$batch"
     if has python3 && python3 -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' 2>/dev/null; then
         measure "PyTorch ann_d, eager" "$batch" peer "$batch"
@@ -217,8 +232,8 @@ page=$out/$slug.md
     echo
     echo "Tests of label gpu: $tested."
     echo
-    echo "| compute-sanitizer | |"
-    echo "|---|---|"
+    echo "| compute-sanitizer | of | |"
+    echo "|---|---|---|"
     printf '%s\n' "${sanitized[@]}"
     echo
     echo "| | batch | images/s | us a step | s an epoch |"

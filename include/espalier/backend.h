@@ -206,7 +206,7 @@ struct backend {
     enum status (*block_plan_create)(struct backend *, const struct block_desc *, int max_samples,
                                      bool first, struct block_plan **plan);
     void (*block_plan_destroy)(struct block_plan *); /* NULL is legal */
-    /** Names of the algorithms that the plan chose, for people to read. */
+    /** Names of the algorithms that the plan chose, for people to read; the plan's own. */
     void (*block_plan_algorithms)(const struct block_plan *, const char **forward,
                                   const char **backward);
     /** Offer to compute the passes of two neighbours together: the output of `before` is the input

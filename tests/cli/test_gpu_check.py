@@ -23,7 +23,10 @@ STANDINS = {
     "cmake": """
 echo "cmake $*" >>"$CALLS"
 if [ "$1" = -S ]; then
-    build=$4; mkdir -p "$build"; cp "$FAKE_PROGRAM" "$build/espalier"
+    build=$4; mkdir -p "$build/tests/gpu"; cp "$FAKE_PROGRAM" "$build/espalier"
+    for test in backend_slots backend_update batchnorm dropconnect dropout select steps; do
+        cp "$FAKE_PROGRAM" "$build/tests/gpu/gpu_$test"
+    done
 fi
 exit "${FAKE_CMAKE:-0}" """,
     "ctest": """
@@ -126,9 +129,13 @@ class GpuCheck(ProgramTest):
         self.assertIn("# Test GPU 9\n", page)
         self.assertIn("driver 999.1, CUDA\n13.0, MPI ON", page)
         self.assertIn("90% tests passed", page)
-        self.assertIn("| memcheck | clean |", page)
-        self.assertIn("| racecheck | clean |", page)
+        for tool in ("memcheck", "racecheck"):
+            self.assertIn(f"| {tool} | 4 updates of ann_a | clean |", page)
+            self.assertIn(f"| {tool} | select | clean |", page)
+            self.assertEqual(len([call for call in self.calls("compute-sanitizer")
+                                  if tool in call and "/tests/gpu/gpu_" in call]), 7)
         self.assertIn("| espalier ann_d | 128 | 512000 | 250.0 | 0.117 |", page)
+        self.assertIn("| espalier ann_d, train.cudnn_autotune | 128 | 512000 |", page)
         self.assertIn("| espalier ann_d, not captured | 1024 | 2048000 | 500.0 | 0.029 |", page)
         self.assertIn("| PyTorch ann_d, compiled | 128 | 128000 | 1000.0 | 0.469 |", page)
         configure, build = self.calls("cmake")
@@ -143,7 +150,7 @@ class GpuCheck(ProgramTest):
         page = self.checked(without=["mpicc", "compute-sanitizer"], FAKE_NO_TORCH="1",
                             FAKE_GPUS="Test GPU 9\\nTest GPU 9\\n")
         self.assertIn("MPI OFF", page)
-        self.assertIn("| memcheck | not run: compute-sanitizer is missing |", page)
+        self.assertIn("| memcheck | | not run: compute-sanitizer is missing |", page)
         self.assertNotIn("PyTorch", page)
         self.assertIn("-DESPALIER_MPI=OFF", self.calls("cmake")[0])
         self.assertFalse([c for c in self.calls("espalier") if "ranks=1" not in c])
@@ -153,6 +160,7 @@ class GpuCheck(ProgramTest):
         self.assertIn("not run: cmocka", page)
         self.assertEqual(self.calls("ctest"), [])
         self.assertNotIn("gpu_tests", self.calls("cmake")[1])
+        self.assertEqual(len(self.calls("compute-sanitizer")), 2)
 
     def test_gpu_check_measures_several_gpus(self):
         page = self.checked(FAKE_GPUS="Test GPU 9\\n" * 4)
@@ -169,8 +177,9 @@ class GpuCheck(ProgramTest):
     def test_gpu_check_tells_what_a_sanitizer_found(self):
         done = self.check(FAKE_UNCLEAN="racecheck")
         self.assertEqual(done.returncode, 1)
-        self.assertIn("| memcheck | clean |", self.page())
-        self.assertIn("| racecheck | **failed**: ========= ERROR SUMMARY: 3 errors |", self.page())
+        self.assertIn("| memcheck | 4 updates of ann_a | clean |", self.page())
+        self.assertIn("| racecheck | select | **failed**: ========= ERROR SUMMARY: 3 errors |",
+                      self.page())
 
     def test_gpu_check_tells_a_build_that_fails(self):
         done = self.check(FAKE_CMAKE="1")

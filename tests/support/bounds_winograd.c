@@ -132,6 +132,7 @@ bool winograd_is_used(struct backend *backend, const struct block_desc *desc) {
     const char *forward, *backward;
     assert_ok(backend->block_plan_create(backend, desc, 0, true, &plan));
     backend->block_plan_algorithms(plan, &forward, &backward);
+    const bool is_used = strcmp(forward, "winograd") == 0;
     backend->block_plan_destroy(plan);
-    return strcmp(forward, "winograd") == 0;
+    return is_used;
 }
