@@ -32,33 +32,40 @@ cudaError_t kernel_connect_masks(const struct connect *c, int samples, uint32_t 
     return cudaGetLastError();
 }
 
-/* A block for one unit of one sample. */
-static __global__ void connect_forward(struct connect c, size_t words, const uint32_t *masks,
-                                       const float *weights, const float *bias, const float *x,
-                                       float *z) {
-    const size_t unit = blockIdx.x % c.units, sample = blockIdx.x / c.units;
-    const size_t first = unit * c.inputs;
-    const uint32_t *mask = masks + sample * words;
-    float sum = 0;
-    for (int j = threadIdx.x; j < c.inputs; j += THREADS)
-        if (is_kept(mask, first + j))
-            sum += weights[first + j] * x[sample * c.inputs + j];
-    sum = block_sum(sum);
-    if (threadIdx.x == 0)
-        z[sample * c.units + unit] =
-            sum + (is_kept(mask, (size_t)c.units * c.inputs + unit) ? bias[unit] : 0);
+/* A block takes one unit of one sample at a time, numbered sample * units + unit. */
+static __global__ void connect_forward(struct connect c, size_t words, size_t count,
+                                       const uint32_t *masks, const float *weights,
+                                       const float *bias, const float *x, float *z) {
+    for (size_t i = blockIdx.x; i < count; i += gridDim.x) {
+        const size_t unit = i % c.units, sample = i / c.units, first = unit * c.inputs;
+        const uint32_t *mask = masks + sample * words;
+        float sum = 0;
+        for (int j = threadIdx.x; j < c.inputs; j += THREADS)
+            if (is_kept(mask, first + j))
+                sum += weights[first + j] * x[sample * c.inputs + j];
+        sum = block_sum(sum);
+        if (threadIdx.x == 0)
+            z[i] = sum + (is_kept(mask, (size_t)c.units * c.inputs + unit) ? bias[unit] : 0);
+    }
 }
 
-static unsigned unit_blocks(const struct connect *c, int samples) {
-    return (unsigned)c->units * (unsigned)samples;
+static size_t units_of(const struct connect *c, int samples) {
+    return (size_t)c->units * (size_t)samples;
+}
+
+/* Their number may be beyond what a grid can have; so many keep a device busy. */
+static unsigned unit_blocks(size_t units) {
+    const size_t most = 2048;
+    return (unsigned)(units < most ? units : most);
 }
 
 cudaError_t kernel_connect_forward(const struct connect *c, int samples, const uint32_t *masks,
                                    const float *weights, const float *bias, const float *x,
                                    float *z, cudaStream_t stream) {
-    if (samples > 0)
-        LAUNCH(connect_forward, unit_blocks(c, samples), THREADS, 0, stream, *c,
-               connect_words(c->inputs, c->units), masks, weights, bias, x, z);
+    const size_t count = units_of(c, samples);
+    if (count > 0)
+        LAUNCH(connect_forward, unit_blocks(count), THREADS, 0, stream, *c,
+               connect_words(c->inputs, c->units), count, masks, weights, bias, x, z);
     return cudaGetLastError();
 }
 
@@ -118,40 +125,49 @@ static __device__ float normal(const struct connect *c, size_t unit, uint32_t sa
     return radius * (unit % 2 == 0 ? cospif(2 * w) : sinpif(2 * w));
 }
 
-static __global__ void connect_sample(struct connect c, const float *weights, const float *bias,
-                                      const float *x, float *y) {
-    SHARED(float, moments, [2]);
-    const size_t unit = blockIdx.x % c.units, sample = blockIdx.x / c.units;
-    const size_t first = unit * c.inputs;
+/* Mean and deviation of a unit's input in evaluation, to all of the block. */
+static __device__ void find_moments(const struct connect *c, size_t unit, const float *weights,
+                                    const float *bias, const float *x, float *moments) {
+    const size_t first = unit * c->inputs;
     float sum = 0, squares = 0;
-    for (int j = threadIdx.x; j < c.inputs; j += THREADS) {
-        const float product = weights[first + j] * x[sample * c.inputs + j];
+    for (int j = threadIdx.x; j < c->inputs; j += THREADS) {
+        const float product = weights[first + j] * x[j];
         sum += product;
         squares += product * product;
     }
     sum = block_sum(sum);
     squares = block_sum(squares);
     if (threadIdx.x == 0) {
-        const float p = 1 - c.dropped;
+        const float p = 1 - c->dropped;
         moments[0] = p * (bias[unit] + sum);
         moments[1] = sqrtf(p * (1 - p) * (bias[unit] * bias[unit] + squares));
     }
     __syncthreads();
-    float activations = 0;
-    for (int draw = threadIdx.x; draw < c.draws; draw += THREADS) {
-        const float drawn = normal(&c, unit * c.draws + draw, c.ids[sample]);
-        activations += activate(c.activation, moments[0] + moments[1] * drawn);
+}
+
+static __global__ void connect_sample(struct connect c, size_t count, const float *weights,
+                                      const float *bias, const float *x, float *y) {
+    SHARED(float, moments, [2]);
+    for (size_t i = blockIdx.x; i < count; i += gridDim.x) {
+        const size_t unit = i % c.units, sample = i / c.units;
+        find_moments(&c, unit, weights, bias, x + sample * c.inputs, moments);
+        float activations = 0;
+        for (int draw = threadIdx.x; draw < c.draws; draw += THREADS) {
+            const float drawn = normal(&c, unit * c.draws + draw, c.ids[sample]);
+            activations += activate(c.activation, moments[0] + moments[1] * drawn);
+        }
+        activations = block_sum(activations);
+        if (threadIdx.x == 0)
+            y[i] = activations / c.draws;
     }
-    activations = block_sum(activations);
-    if (threadIdx.x == 0)
-        y[sample * c.units + unit] = activations / c.draws;
 }
 
 cudaError_t kernel_connect_sample(const struct connect *c, int samples, const float *weights,
                                   const float *bias, const float *x, float *y,
                                   cudaStream_t stream) {
-    if (samples > 0)
-        LAUNCH(connect_sample, unit_blocks(c, samples), THREADS, 0, stream, *c, weights, bias, x,
+    const size_t count = units_of(c, samples);
+    if (count > 0)
+        LAUNCH(connect_sample, unit_blocks(count), THREADS, 0, stream, *c, count, weights, bias, x,
                y);
     return cudaGetLastError();
 }

@@ -68,8 +68,7 @@ static enum status capture(struct cuda_backend *cuda, const struct step_work *wo
         (void)cudaGetLastError();
         return status; /* the first failure, not what came of it */
     }
-    TRY_CUDA(error);
-    return ST_OK;
+    return error == cudaSuccess ? ST_OK : cuda_failed(error, "cudaStreamEndCapture");
 }
 
 /* Into what there is, where the graph has the same form; that is much cheaper. */

@@ -25,6 +25,7 @@ enum status rank_backend_create(const struct recipe *recipe,
     const char *name = backend_chosen(choice_of(recipe));
     TRY(choose_device(name, communicator, &options.device));
     TRY(backend_create(name, &options, backend));
-    backend_cpu_bind(options.threads, &communicator->place);
+    if ((*backend)->host_memory) /* NCCL's threads keep to the cores of the one that makes them */
+        backend_cpu_bind(options.threads, &communicator->place);
     return ST_OK;
 }

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 from program import (MNIST, RECIPES, ProgramTest, environment, largest_difference,
                      launcher, model, read_events, run, summary)
@@ -191,17 +192,20 @@ class Together(ProgramTest):
         self.assert_refused(result, "compute capability 3.5, this program needs 7.5", code=1)
 
     def test_each_failure_is_one_message(self):
-        """A call fails on one of two ranks; both end, and one line says why."""
+        """A call fails on one of two ranks; both end, and one line says why. Three runs at a time:
+        most of it is the launcher's waiting."""
         calls = ("cudaMalloc:3", "launch:3", "cudaMemcpyAsync:3", "cublasSgemm_v2:3",
                  "cublasCreate_v2:1", "cudnnCreate:1", "cudaGraphInstantiate:1",
                  "cudaGraphLaunch:1", "cudaStreamEndCapture:1",
                  "cudaStreamSynchronize:3", "ncclCommInitRank:1",
                  "ncclAllReduce:3", "ncclAsync:1", "ncclAsync:3")
-        for i, call in enumerate(calls):
-            with self.subTest(call=call, rank=i % 2):
-                env = environment(EMULATED_FAIL=f"{call}:0:{i % 2}")
-                words = self.words(["train.hang_seconds=20"])
-                result = run(*words, ranks=2, program=EMULATED, env=env)
+        runs = [(f"{call}:0:{i % 2}", self.words(["train.hang_seconds=20"]))
+                for i, call in enumerate(calls)]
+        with ThreadPoolExecutor(3) as pool:
+            results = pool.map(lambda each: run(*each[1], ranks=2, program=EMULATED,
+                                                env=environment(EMULATED_FAIL=each[0])), runs)
+        for (failure, _), result in zip(runs, results):
+            with self.subTest(failure=failure):
                 self.assertNotEqual(result.code, 0)
                 self.assertEqual(len(result.messages()), 1, result.err)
 
@@ -235,12 +239,13 @@ class Together(ProgramTest):
         """Without one kind of event or wait, two ranks do not come to the same weights as before,
         or do not come to an end."""
         whole = self.trained(2, ESPALIER_CUDA_GRAPH="0")
+
+        def notices(call, order):
+            result = run(*self.words(), ranks=2, program=EMULATED,
+                         env=environment(EMULATED_DROP=call, EMULATED_ORDER=order,
+                                         ESPALIER_CUDA_GRAPH="0"))
+            return (result.code != 0 or
+                    summary(self.path(f"run{self.runs}"))["weights_sha256"] != whole)
+
         for call in ("cudaStreamWaitEvent:0", "cudaStreamSynchronize:0", "ncclAllReduce:0"):
-            noticed = False
-            for order in ("forward", "reverse"):
-                result = run(*self.words(), ranks=2, program=EMULATED,
-                             env=environment(EMULATED_DROP=call, EMULATED_ORDER=order,
-                                             ESPALIER_CUDA_GRAPH="0"))
-                noticed |= (result.code != 0 or
-                            summary(self.path(f"run{self.runs}"))["weights_sha256"] != whole)
-            self.assertTrue(noticed, call)
+            self.assertTrue(notices(call, "forward") or notices(call, "reverse"), call)

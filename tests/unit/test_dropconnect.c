@@ -122,6 +122,41 @@ ON_EACH_BACKEND(many_draws_have_the_closed_form_of_relu) {
     problem_destroy(&p);
 }
 
+/* More units over all samples than a device's grid takes at once: each is the image's only pixel,
+ * but where its connection is dropped, or with a deviation of a thousandth of it. */
+ON_EACH_BACKEND(there_may_be_many_samples) {
+    enum { MANY = 700, FEW = 3 };
+    const struct block_desc desc = {.kind = BLOCK_DENSE,
+                                    .input = {1, 1, 1},
+                                    .linear = {1, 1, FEW},
+                                    .output = {1, 1, FEW},
+                                    .pool = 1,
+                                    .dropconnect = 1e-6F,
+                                    .dropconnect_draws = 1};
+    const float weights[FEW] = {1, 1, 1}, bias[FEW] = {0};
+    float *x = malloc(MANY * sizeof *x);
+    uint32_t *ids = malloc(MANY * sizeof *ids);
+    assert_true(x != NULL && ids != NULL);
+    for (int i = 0; i < MANY; i++) {
+        x[i] = (float)(i + 1);
+        ids[i] = (uint32_t)i;
+    }
+    for (int training = 0; training <= 1; training++) {
+        const struct block_pass pass = {
+            .samples = MANY, .training = training == 1, .seed = seed, .sample_ids = ids};
+        float *y = run_block_forward(b, &desc, &pass, (struct block_inputs){weights, bias, x});
+        int dropped = 0;
+        for (int i = 0; i < MANY * FEW; i++) {
+            dropped += y[i] == 0;
+            assert_true(y[i] == 0 || fabsf(y[i] - x[i / FEW]) <= 0.01F * x[i / FEW]);
+        }
+        assert_true(dropped <= 3);
+        free(y);
+    }
+    free(ids);
+    free(x);
+}
+
 /* Masks: about the rate's part of the connections, and other ones for every sample and update. */
 ON_EACH_BACKEND(each_sample_drops_its_own_connections) {
     enum { WIDE = 4000 };
@@ -155,6 +190,7 @@ int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(it_samples_what_the_reference_does),
         cmocka_unit_test(many_draws_have_the_closed_form_of_relu),
+        cmocka_unit_test(there_may_be_many_samples),
         cmocka_unit_test(each_sample_drops_its_own_connections),
     };
     return RUN_TESTS(tests, argc, argv);
