@@ -122,6 +122,10 @@ if [ "$tests" = ON ]; then
     ctest --test-dir "$build" -L gpu --output-on-failure --no-tests=error >"$work/tests.log" 2>&1 ||
         failed=1
     tested=$(grep -E 'tests passed|tests failed' "$work/tests.log" | tail -1 || true)
+    if grep -q '(Skipped)' "$work/tests.log"; then # there is a GPU: each must run
+        failed=1
+        tested="$tested $(grep -c '(Skipped)' "$work/tests.log") of them were **skipped**."
+    fi
     [ "$failed" -eq 0 ] || tail -n 40 "$work/tests.log" >&2
 fi
 
@@ -230,7 +234,7 @@ page=$out/$slug.md
     echo "Written by \`jobs/gpu_check.sh\` on $(date -u +%Y-%m-%d): ${#gpus[@]} GPU, driver $driver, CUDA"
     echo "$toolkit, MPI $mpi, commit $(git rev-parse --short HEAD 2>/dev/null || echo unknown). $steps updates a measurement, on $images."
     echo
-    echo "Tests of label gpu: $tested."
+    echo "Tests of label gpu: ${tested%.}."
     echo
     echo "| compute-sanitizer | of | |"
     echo "|---|---|---|"

@@ -32,6 +32,7 @@ exit "${FAKE_CMAKE:-0}" """,
     "ctest": """
 echo "ctest $*" >>"$CALLS"
 echo '90% tests passed, 1 tests failed out of 10'
+[ -z "${FAKE_SKIPPED:-}" ] || echo '	5 - gpu_select_x (Skipped)'
 exit "${FAKE_CTEST:-0}" """,
     "compute-sanitizer": """
 echo "compute-sanitizer $*" >>"$CALLS"
@@ -173,6 +174,11 @@ class GpuCheck(ProgramTest):
         self.assertEqual(done.returncode, 1)
         self.assertIn("1 tests failed", self.page())
         self.assertIn("a test failed", done.stderr)
+
+    def test_gpu_check_lets_no_test_be_skipped(self):
+        done = self.check(FAKE_SKIPPED="1")
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("1 of them were **skipped**.", self.page())
 
     def test_gpu_check_tells_what_a_sanitizer_found(self):
         done = self.check(FAKE_UNCLEAN="racecheck")

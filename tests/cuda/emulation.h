@@ -6,6 +6,7 @@
  * same time. How it behaves is chosen by the environment, read when it is first needed:
  *
  *   EMULATED_DEVICES  number of devices (4); 0: none
+ *   EMULATED_FIRST    which of the machine's devices is the first of them (0)
  *   EMULATED_CAPABILITIES  compute capabilities of the first of them: "35,90" (90)
  *   EMULATED_MEMORY   bytes of a device (4 GiB)
  *   EMULATED_RELU     "loose": the engine that cuDNN's heuristics put first loses NaNs

@@ -149,10 +149,22 @@ class Together(ProgramTest):
         self.assertEqual(apart, self.trained(2, "--share-gpus", EMULATED_DEVICES="1"))
 
     def test_two_ranks_on_one_device_are_refused(self):
-        result = run(*self.words(), ranks=2, program=EMULATED,
-                     env=environment(EMULATED_DEVICES="1"))
-        self.assert_refused(result, "--share-gpus", code=result.code)
-        self.assertNotEqual(result.code, 0)
+        """Ranks take what they see in turn."""
+        for ranks, devices, names in ((2, "1", "ranks 0 and 1"), (3, "2", "ranks 0 and 2")):
+            result = run(*self.words(), ranks=ranks, program=EMULATED,
+                         env=environment(EMULATED_DEVICES=devices))
+            self.assert_refused(result, names, "--share-gpus", code=result.code)
+            self.assertNotEqual(result.code, 0)
+
+    def test_a_rank_that_is_shown_one_device_takes_it(self):
+        """As a launcher shows each rank another one: the same run as on those that all see."""
+        shown = self.write("shown", f"#!/bin/sh\nEMULATED_DEVICES=1 EMULATED_FIRST="
+                           f"$OMPI_COMM_WORLD_LOCAL_RANK exec {EMULATED} \"$@\"\n")
+        os.chmod(shown, 0o700)
+        self.run_ok(*self.words(), ranks=2, program=shown)
+        bits = summary(self.path(f"run{self.runs}"))
+        self.assertEqual(bits["communicator"], "nccl")
+        self.assertEqual(bits["weights_sha256"], self.trained(2))
 
     def test_no_device(self):
         result = run(*self.words(), program=EMULATED, env=environment(EMULATED_DEVICES="0"))

@@ -12,6 +12,11 @@ PRUNED = ["data.train_limit=2000", "data.test_limit=500", "prune.layers=[conv2,d
 ANNEALED = ["data.train_limit=6400", "data.test_limit=1000", "train.epochs=2", "prune.every=7"]
 
 
+def visible(**changes):
+    """The devices that other tests hide."""
+    return environment(CUDA_VISIBLE_DEVICES=os.environ.get("CUDA_VISIBLE_DEVICES"), **changes)
+
+
 def zeros(run_dir):
     return {name: [i for i, x in enumerate(values) if x == 0]
             for name, (_, values) in model(run_dir).items() if name.endswith("weight")}
@@ -21,14 +26,17 @@ class Device(ProgramTest):
     def setUp(self):
         super().setUp()
         found = run("bench", os.path.join(RECIPES, "logistic.cfg"), "-s", f"data.dir={MNIST}", "-s",
-                    "data.train_limit=256", "-s", "train.backend=cuda", "--steps", "1")
+                    "data.train_limit=256", "-s", "train.backend=cuda", "--steps", "1",
+                    env=visible())
         if found.code != 0:
             raise unittest.SkipTest(found.err.strip())
 
     def on(self, backend, name, recipe, settings, **env):
         run_dir = self.train(recipe, name, settings + [f"train.backend={backend}"],
-                             env=environment(**env))
+                             env=visible(**env))
         self.assertEqual(summary(run_dir)["backend"], backend)
+        if backend == "cuda":
+            self.assertIn("compute_capability", read_events(run_dir, "start")[0])
         return run_dir
 
     def test_trains_as_the_cpu_does(self):
@@ -47,6 +55,14 @@ class Device(ProgramTest):
             runs = [self.on("cuda", f"{name}-{i}", recipe, settings, ESPALIER_CUDA_GRAPH=graph)
                     for i, graph in enumerate(("1", "1", "0"))]
             self.assertEqual(len({summary(r)["weights_sha256"] for r in runs}), 1, name)
+
+    def test_autotuned_engines_train_as_the_heuristics_do(self):
+        """The CPU's masks, and the engines' names in the events."""
+        settings = [*PRUNED, "train.cudnn_autotune=true", "train.epochs=2"]
+        whole = self.on("cuda", "whole", SMOOTH, settings)
+        self.assertRegex(read_events(whole, "engines")[0]["conv2.forward"], r"^cudnn \d+\.\d+$")
+        cpu = self.on("cpu", "cpu", SMOOTH, settings)
+        self.assertEqual(zeros(cpu), zeros(whole))
 
     def test_poster_network_learns(self):
         """100 updates: the CPU's accuracy to a few images of 1,000."""

@@ -97,7 +97,7 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp *properties, int device) {
         return told(cudaErrorInvalidDevice);
     *properties = {};
     snprintf(properties->name, sizeof properties->name, "Emulated GPU");
-    memset(properties->uuid.bytes, device + 1, sizeof properties->uuid.bytes);
+    memset(properties->uuid.bytes, set().first + device + 1, sizeof properties->uuid.bytes);
     properties->major = capability(device) / 10;
     properties->minor = capability(device) % 10;
     properties->totalGlobalMem = set().memory;
@@ -108,7 +108,7 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp *properties, int device) {
     properties->sharedMemPerBlock = 48 << 10;
     properties->l2CacheSize = 1 << 20;
     properties->memoryBusWidth = 64;
-    properties->pciBusID = device;
+    properties->pciBusID = set().first + device;
     properties->unifiedAddressing = 1;
     return cudaSuccess;
 }

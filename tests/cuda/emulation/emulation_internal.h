@@ -22,7 +22,7 @@ namespace emulation {
 /* ---- settings.cpp ---- */
 
 struct settings {
-    int devices;
+    int devices, first; /* that this process sees, from the machine's `first` on */
     size_t memory;
     std::vector<int> capabilities; /* of the first devices, major * 10 + minor */
     bool reverse;

@@ -184,6 +184,7 @@ ncclResult_t ncclCommInitRank(ncclComm_t *comm, int ranks, ncclUniqueId id, int 
         return ncclInvalidArgument;
     introduction mine = {id, 0};
     cudaGetDevice(&mine.device);
+    mine.device += set().first;
     ncclResult_t result = compare(*c, mine);
     if (result != ncclSuccess)
         return result;

@@ -39,6 +39,8 @@ static settings read_settings() {
     std::string devices = environment("EMULATED_DEVICES"), memory = environment("EMULATED_MEMORY");
     settings s = {};
     s.devices = devices.empty() ? 4 : std::stoi(devices);
+    std::string first = environment("EMULATED_FIRST");
+    s.first = first.empty() ? 0 : std::stoi(first);
     s.memory = memory.empty() ? size_t{4} << 30 : std::stoull(memory);
     for (const std::string &text : split(environment("EMULATED_CAPABILITIES"), ','))
         s.capabilities.push_back(std::stoi(text));
