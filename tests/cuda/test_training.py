@@ -156,19 +156,33 @@ class Together(ProgramTest):
             self.assert_refused(result, names, "--share-gpus", code=result.code)
             self.assertNotEqual(result.code, 0)
 
+    def trained_with(self, settings):
+        """The summary of two ranks, each with a shell's settings by its $OMPI_COMM_WORLD_LOCAL_RANK."""
+        program = self.write("program", f"#!/bin/sh\n{settings} exec {EMULATED} \"$@\"\n")
+        os.chmod(program, 0o700)
+        self.run_ok(*self.words(), ranks=2, program=program)
+        return summary(self.path(f"run{self.runs}"))
+
     def test_a_rank_that_is_shown_one_device_takes_it(self):
         """As a launcher shows each rank another one: the same run as on those that all see."""
-        shown = self.write("shown", f"#!/bin/sh\nEMULATED_DEVICES=1 EMULATED_FIRST="
-                           f"$OMPI_COMM_WORLD_LOCAL_RANK exec {EMULATED} \"$@\"\n")
-        os.chmod(shown, 0o700)
-        self.run_ok(*self.words(), ranks=2, program=shown)
-        bits = summary(self.path(f"run{self.runs}"))
-        self.assertEqual(bits["communicator"], "nccl")
-        self.assertEqual(bits["weights_sha256"], self.trained(2))
+        shown = self.trained_with("EMULATED_DEVICES=1 EMULATED_FIRST=$OMPI_COMM_WORLD_LOCAL_RANK")
+        self.assertEqual(shown["communicator"], "nccl")
+        self.assertEqual(shown["weights_sha256"], self.trained(2))
+
+    def test_ranks_record_together_or_not_at_all(self):
+        """One of them cannot: what goes into a graph is a matter of all ranks to NCCL."""
+        one = self.trained_with("ESPALIER_CUDA_GRAPH=$OMPI_COMM_WORLD_LOCAL_RANK")
+        self.assertEqual(one["weights_sha256"], self.trained(2))
 
     def test_no_device(self):
-        result = run(*self.words(), program=EMULATED, env=environment(EMULATED_DEVICES="0"))
-        self.assert_refused(result, "backend cuda", code=1)
+        too_old = {"EMULATED_FAIL": "cudaGetDeviceCount:0:35"} # cudaErrorInsufficientDriver
+        for env, reason in (({"EMULATED_DEVICES": "0"}, "no NVIDIA driver is installed"),
+                            (too_old, "the NVIDIA driver is too old: it is made for CUDA")):
+            result = run(*self.words(), program=EMULATED, env=environment(**env))
+            self.assert_refused(result, f"backend cuda: {reason}", code=1)
+            self.run_ok(*self.words(["train.backend=auto"]), program=EMULATED,
+                        env=environment(**env))
+            self.assertEqual(summary(self.path(f"run{self.runs}"))["backend"], "cpu")
 
     def test_a_nan_ends_the_run_with_update_and_layer(self):
         """The first convolution's relu is cuDNN's: one that loses NaNs would train on for ever."""
