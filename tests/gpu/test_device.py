@@ -64,6 +64,29 @@ class Device(ProgramTest):
         cpu = self.on("cpu", "cpu", SMOOTH, settings)
         self.assertEqual(zeros(cpu), zeros(whole))
 
+    def test_two_ranks_train_as_the_cpu_does(self):
+        """On GPUs of their own, by NCCL, captured or not; or both on the only one. Where MPI is not
+        compiled in there is one rank, as in the other tests."""
+        if not os.environ.get("MPIEXEC"):
+            return
+        cpu = self.train(SMOOTH, "cpu", [*PRUNED, "train.backend=cpu"], ranks=2)
+        bits = set()
+        for graph in ("1", "0"):
+            run_dir = self.path(f"graph{graph}")
+            words = ["train", SMOOTH, "-o", run_dir]
+            for setting in [f"data.dir={MNIST}", *PRUNED, "train.backend=cuda"]:
+                words += ["-s", setting]
+            env = visible(ESPALIER_CUDA_GRAPH=graph)
+            result = run(*words, ranks=2, env=env)
+            shared = "let them share it with --share-gpus" in result.err
+            if shared:
+                result = run(*words, "--share-gpus", ranks=2, env=env)
+            self.assertEqual(result.code, 0, result.err)
+            self.assertEqual(zeros(run_dir), zeros(cpu))
+            self.assertIn(summary(run_dir)["communicator"], ("mpi",) if shared else ("nccl", "mpi"))
+            bits.add(summary(run_dir)["weights_sha256"])
+        self.assertEqual(len(bits), 1)
+
     def test_poster_network_learns(self):
         """100 updates: the CPU's accuracy to a few images of 1,000."""
         cpu, cuda = (self.on(b, b, "ann_a", ANNEALED) for b in ("cpu", "cuda"))
