@@ -56,7 +56,7 @@ static void dense_forward(struct block_plan *plan, const struct block_pass *pass
 #pragma omp barrier
         dense_forward_product(plan, pass->samples, x, dense->x_is_listed, y);
 #pragma omp barrier
-#pragma omp for
+#pragma omp for nowait
         for (int i = 0; i < pass->samples; i++) {
             float *row = y + (size_t)i * (size_t)dense->units;
             epilogue_forward(plan, pass, i, row, row);

@@ -163,15 +163,15 @@ void dense_input_gradient(const struct block_plan *plan, int samples, bool liste
     multiply_all(plan, &left, plan->weights, dense->inputs, args->dx, args->poll);
 }
 
-/* Some inputs of dW^T, in the scratch behind the panel, then transposed. */
-static void weight_tile_by_x(const struct block_plan *plan, const struct left *left, int group,
-                             int unit, const struct backward_args *args) {
+/* Inputs of the groups first .. end - 1 of dW^T, in the scratch behind the panel, then transposed.
+ */
+static void weight_tile_by_x(const struct block_plan *plan, const struct left *left, int first,
+                             int end, int unit, const struct backward_args *args) {
     const struct product_kernels *kernels = plan->kernels->product;
     const int units = dense_of(plan)->units, inputs = left->matrix.count;
-    const int end = smaller(group + WEIGHT_GROUPS, nonzeros_groups(inputs));
-    const int width = smaller(kernels->panel, units - unit), input = group * NONZERO_ROWS;
+    const int width = smaller(kernels->panel, units - unit), input = first * NONZERO_ROWS;
     float *tile = plan_scratch(plan) + at(NONZERO_COLUMNS, 0, kernels->panel);
-    multiply(plan, left, &(struct right){args->dy, units, unit, width}, group, end, tile,
+    multiply(plan, left, &(struct right){args->dy, units, unit, width}, first, end, tile,
              kernels->panel);
     kernels->transpose(smaller(end * NONZERO_ROWS, inputs) - input, width, tile,
                        (size_t)kernels->panel, args->dweights + at(unit, input, inputs),
@@ -181,10 +181,14 @@ static void weight_tile_by_x(const struct block_plan *plan, const struct left *l
 void dense_weight_gradient_by_x(const struct block_plan *plan, const struct backward_args *args) {
     const struct nonzeros *lists = &dense_of(plan)->x_transposed;
     const struct left left = {lists, {.count = lists->rows, .columns = lists->columns}};
+    const int groups = nonzeros_groups(lists->rows);
+    const int tiles =
+        (groups + WEIGHT_GROUPS - 1) / WEIGHT_GROUPS; /* of as equal sizes as can be */
 #pragma omp for collapse(2) schedule(static) nowait
     for (int k = 0; k < dense_of(plan)->units; k += plan->kernels->product->panel)
-        for (int group = 0; group < nonzeros_groups(lists->rows); group += WEIGHT_GROUPS) {
-            weight_tile_by_x(plan, &left, group, k, args);
+        for (int tile = 0; tile < tiles; tile++) {
+            weight_tile_by_x(plan, &left, groups * tile / tiles, groups * (tile + 1) / tiles, k,
+                             args);
             poll_from_team(args->poll);
         }
 }

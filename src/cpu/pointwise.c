@@ -13,7 +13,7 @@ static void prefetch(const uint8_t *bytes, size_t count) {
 
 enum status cpu_gather_batch(struct backend *backend, const uint8_t *images, size_t pixels,
                              const uint32_t *ids, int samples, float *out) {
-    enum { AHEAD = 2 }; /* images */
+    enum { AHEAD = 6 }; /* images: memory takes longer than one of them */
     const struct pointwise_kernels *kernels = cpu_kernels(backend)->pointwise;
 #pragma omp parallel for num_threads(backend->threads)
     for (int i = 0; i < samples; i++) {
