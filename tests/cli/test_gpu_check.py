@@ -133,6 +133,8 @@ class GpuCheck(ProgramTest):
         for tool in ("memcheck", "racecheck"):
             self.assertIn(f"| {tool} | 4 updates of ann_a | clean |", page)
             self.assertIn(f"| {tool} | select | clean |", page)
+            self.assertTrue(all(("--report-api-errors no" in call) == ("memcheck" in call)
+                                for call in self.calls("compute-sanitizer")))
             self.assertEqual(len([call for call in self.calls("compute-sanitizer")
                                   if tool in call and "/tests/gpu/gpu_" in call]), 7)
         self.assertIn("| espalier ann_d | 128 | 512000 | 250.0 | 0.117 |", page)
