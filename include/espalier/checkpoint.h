@@ -94,10 +94,15 @@ struct checkpoint_complaint {
 
 /** Load the newest checkpoint of a run directory whose seal is right.
  *
- *  Those that are damaged or cannot be read are complained of and renamed to NAME.damaged, and the
- *  one before is tried. *bytes is NULL when there is none left; else the caller frees it. */
+ *  Those that are damaged are complained of, and the one before is tried; one that cannot be read
+ * is ST_IO, since it may be whole. Nothing is changed. *bytes is NULL when there is none left; else
+ * the caller frees it. */
 enum status checkpoint_load_newest(const char *run_dir, struct checkpoint_complaint complaint,
                                    char name[CHECKPOINT_NAME_MAX], void **bytes, size_t *count);
+
+/** Rename the checkpoints after `step` to NAME.damaged: a run that goes on from `step` found them
+ *  damaged, and whoever wants to know what happened to them can still look. */
+enum status checkpoint_set_aside(const char *run_dir, int64_t step);
 
 /** The newest checkpoint of a run directory and the file's length, unread; the name is "" when
  * there is none. */

@@ -94,14 +94,6 @@ static enum status load(const char *path, void **bytes, size_t *count) {
     return status;
 }
 
-/* Out of the way, but not lost: whoever wants to know what happened to it can still look. */
-static void set_aside(const char *path, struct checkpoint_complaint complaint) {
-    char aside[FILE_PATH_MAX + 16];
-    complaint.call(complaint.context, status_message());
-    snprintf(aside, sizeof aside, "%s.damaged", path);
-    (void)rename(path, aside); /* else it is met, and complained of, again */
-}
-
 enum status checkpoint_load_newest(const char *run_dir, struct checkpoint_complaint complaint,
                                    char name[CHECKPOINT_NAME_MAX], void **bytes, size_t *count) {
     char path[FILE_PATH_MAX];
@@ -114,12 +106,33 @@ enum status checkpoint_load_newest(const char *run_dir, struct checkpoint_compla
         checkpoint_name(list.steps[i], name);
         TRY_OUT(path_join(run_dir, name, path));
         status = load(path, bytes, count);
-        if (status == ST_INPUT || status == ST_IO) {
-            set_aside(path, complaint);
+        if (status == ST_INPUT) { /* one that the disk does not give may yet be whole */
+            complaint.call(complaint.context, status_message());
             status = ST_OK;
         }
     }
 out:
+    free(list.steps);
+    return status;
+}
+
+static enum status set_aside(const char *run_dir, int64_t step) {
+    char path[FILE_PATH_MAX], aside[FILE_PATH_MAX + 16], name[CHECKPOINT_NAME_MAX];
+    checkpoint_name(step, name);
+    TRY(path_join(run_dir, name, path));
+    snprintf(aside, sizeof aside, "%s.damaged", path);
+    if (rename(path, aside) != 0)
+        FAIL(ST_IO, "cannot rename %s: %s", path, strerror(errno));
+    return ST_OK;
+}
+
+enum status checkpoint_set_aside(const char *run_dir, int64_t step) {
+    char folder[FILE_PATH_MAX];
+    struct listing list;
+    TRY(path_join(run_dir, CHECKPOINT_FOLDER, folder));
+    enum status status = list_checkpoints(folder, &list);
+    for (int i = 0; status == ST_OK && i < list.count && list.steps[i] > step; i++)
+        status = set_aside(run_dir, list.steps[i]);
     free(list.steps);
     return status;
 }

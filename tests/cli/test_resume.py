@@ -274,9 +274,7 @@ class Locked(ResumeTest):
 class Damaged(ResumeTest):
     def test_newest_is_named_and_the_one_before_used(self):
         self.train(SMOOTH, "whole", SETTINGS)
-        process = self.start_and_pause("run", SETTINGS, line=30)
-        process.kill()
-        process.communicate()
+        self.stopped_run()
         before, newest = checkpoints(self.path("run"))[-2:]
         with open(newest, "r+b") as file:
             file.seek(-200, os.SEEK_END)
@@ -288,6 +286,41 @@ class Damaged(ResumeTest):
         self.assertEqual(read_events(self.path("run"), "resume")[-1]["file"],
                          os.path.relpath(before, self.path("run")))
         self.assertTrue(os.path.exists(newest + ".damaged"))
+        self.assert_same_run("whole", "run")
+
+    def stopped_run(self):
+        """A run that was killed with checkpoints left; the newest of them."""
+        process = self.start_and_pause("run", SETTINGS, line=30)
+        process.kill()
+        process.communicate()
+        return checkpoints(self.path("run"))[-1]
+
+    def test_refused_run_leaves_a_damaged_one(self):
+        newest = self.stopped_run()
+        os.truncate(newest, 1000)
+        result = run(*self.words("run", SETTINGS), "--resume", "-s", "train.batch=25")
+        self.assertIn(f"warning: {newest}: ", result.err)
+        self.assertIn("under another recipe", result.err)
+        self.assertNotEqual(result.code, 0)
+        self.assertTrue(os.path.exists(newest))
+        self.assertFalse(os.path.exists(newest + ".damaged"))
+
+    def test_one_that_cannot_be_read_may_be_whole(self):
+        """A disk that fails for a while costs no checkpoint: the run ends, and goes on later."""
+        self.train(SMOOTH, "whole", SETTINGS)
+        newest = self.stopped_run()
+        os.rename(newest, self.path("away"))
+        os.mkdir(newest)
+        before = history(self.path("run"))
+        self.assert_refused(run(*self.words("run", SETTINGS), "--resume"),
+                            f"cannot read {newest}: ", code=1)
+        self.assertTrue(os.path.isdir(newest))
+        self.assertEqual(history(self.path("run")), before)
+        os.rmdir(newest)
+        os.rename(self.path("away"), newest)
+        self.finish(self.start("run", SETTINGS, "--resume"))
+        self.assertEqual(read_events(self.path("run"), "resume")[-1]["file"],
+                         os.path.relpath(newest, self.path("run")))
         self.assert_same_run("whole", "run")
 
     def test_all_are_damaged(self):
