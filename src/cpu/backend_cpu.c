@@ -109,10 +109,13 @@ enum status backend_cpu_create(int threads, struct backend **backend) {
     TRY(kernels_choose(&kernels));
     const char *conv;
     TRY(choose_conv_name(&conv));
+    bool skips_blank;
+    TRY(blank_choose(&skips_blank));
     struct cpu_backend *cpu = malloc(sizeof *cpu);
     if (cpu == NULL)
         FAIL(ST_MEMORY, "out of memory");
-    *cpu = (struct cpu_backend){.base = table, .kernels = kernels, .conv = conv};
+    *cpu = (struct cpu_backend){
+        .base = table, .kernels = kernels, .conv = conv, .skips_blank = skips_blank};
     cpu->base.threads = threads;
     *backend = &cpu->base;
     return ST_OK;

@@ -52,6 +52,7 @@ static enum status plan_allocate(struct block_plan *plan) {
     size_t floats = 0, backward_floats = 0;
     TRY(plan->forward_kind->create(plan, &floats));
     TRY(plan->backward_kind->create(plan, &backward_floats));
+    TRY(blank_create(plan));
     floats = floats > backward_floats ? floats : backward_floats;
     plan->scratch_size = (floats + CACHE_LINE_FLOATS - 1) / CACHE_LINE_FLOATS * CACHE_LINE_FLOATS;
     TRY(arena_alloc(plan->arena, (size_t)plan->threads, plan->scratch_size * sizeof(float),
@@ -82,6 +83,7 @@ enum status cpu_block_plan_create(struct backend *backend, const struct block_de
                              .max_samples = max_samples,
                              .first = first,
                              .conv = ((const struct cpu_backend *)backend)->conv,
+                             .skips_blank = ((const struct cpu_backend *)backend)->skips_blank,
                              .kernels = cpu_kernels(backend),
                              .weights_count = block_weights(desc)};
     enum status status = plan_choose(p, NULL);

@@ -142,7 +142,9 @@ void direct_load(const struct block_plan *plan, struct direct *conv, struct weig
 
 struct forward {
     struct direct conv;
-    float *bias; /* [padded channels] */
+    float *bias;  /* [padded channels] */
+    float *blank; /* a row of the linear map where it is blank, as the kernel leaves it */
+    float *seen;  /* blank pixels that one output sees */
 };
 
 static enum status forward_create(struct block_plan *plan, size_t *scratch_floats) {
@@ -155,6 +157,10 @@ static enum status forward_create(struct block_plan *plan, size_t *scratch_float
     conv->layer = direct_layer_of(&conv->frame, desc->linear, desc->kernel, desc->stride);
     TRY(direct_create(plan, conv));
     *scratch_floats = frame_scratch(&conv->frame) + shape_size(desc->linear);
+    TRY(ARENA_ARRAY(plan->arena, (size_t)desc->linear.width * (size_t)desc->linear.channels,
+                    &forward->blank));
+    TRY(ARENA_ARRAY(plan->arena, (size_t)conv->layer.rows * (size_t)conv->layer.taps,
+                    &forward->seen));
     return ARENA_ARRAY(plan->arena, whole_pairs(plan, desc->linear.channels), &forward->bias);
 }
 
@@ -170,31 +176,102 @@ static void forward_load(struct block_plan *plan) {
     memcpy(forward->bias, plan->bias, (size_t)plan->desc.linear.channels * sizeof *plan->bias);
 }
 
-/* Bias and activation on the way to y, where that is all. */
-static void forward_plain(const struct block_plan *plan, const float *x, float *y) {
+/* True when bias and activation come on the way to y, which is all. */
+static bool is_all(const struct block_plan *plan, const struct block_pass *pass) {
+    return direct_is_plain(plan, pass, ACTIVATION_RELU) ||
+           direct_is_plain(plan, pass, ACTIVATION_NONE);
+}
+
+/* Some of the outputs of a pass: from x in its frame to z, or where that is all to y. */
+static void convolve(const struct block_plan *plan, const struct block_pass *pass,
+                     const struct direct_layer *layer, const float *x, float *z) {
     const struct forward *forward = plan->forward;
-    const float floor = plan->desc.activation == ACTIVATION_RELU ? 0.0F : -INFINITY;
-    plan->kernels->direct->forward(&forward->conv.layer, x, forward->conv.weights, forward->bias,
-                                   floor, y);
+    const bool plain = is_all(plan, pass);
+    const float floor = plain && plan->desc.activation == ACTIVATION_RELU ? 0.0F : -INFINITY;
+    plan->kernels->direct->forward(layer, x, forward->conv.weights,
+                                   plain ? forward->bias : forward->conv.zeros, floor, z);
+}
+
+static void copy_floats(size_t count, const float *from, float *to) {
+    memcpy(to, from, count * sizeof *to);
+}
+
+/* A row of the outputs, of which some positions are blank. */
+static void convolve_row(const struct block_plan *plan, const struct block_pass *pass,
+                         const struct direct_layer *row, const uint8_t *blank, const float *x,
+                         float *z) {
+    const struct forward *forward = plan->forward;
+    const int width = row->width;
+    const size_t channels = (size_t)row->channels;
+    struct direct_layer part = *row;
+    for (int from = 0; from < width;) {
+        const struct blank_span span = blank_next(blank, width, from);
+        const size_t first = (size_t)span.first;
+        copy_floats((first - (size_t)from) * channels, forward->blank, z + (size_t)from * channels);
+        part.width = span.end - span.first;
+        if (part.width > 0)
+            convolve(plan, pass, &part, x + first * row->pixel_step, z + first * channels);
+        from = part.width > 0 ? span.end : width;
+    }
+}
+
+static void convolve_rows(const struct block_plan *plan, const struct block_pass *pass,
+                          const uint8_t *blank, const float *x, float *z) {
+    const struct direct_layer *layer = &((const struct forward *)plan->forward)->conv.layer;
+    const size_t row_floats = (size_t)layer->width * (size_t)layer->channels;
+    struct direct_layer row = *layer;
+    row.height = 1;
+    for (int i = 0; i < layer->height; i++) {
+        convolve_row(plan, pass, &row, blank, x, z);
+        row.top -= layer->stride;
+        row.bottom -= layer->stride;
+        x += (size_t)layer->stride * layer->kernel_step;
+        z += row_floats;
+        blank += layer->width;
+    }
 }
 
 static void forward_image(const struct block_plan *plan, const struct block_pass *pass,
                           const struct image_values *image) {
     const struct direct *conv = &((const struct forward *)plan->forward)->conv;
+    const uint8_t *blank = blank_positions(plan, image->sample);
     float *scratch = plan_scratch(plan);
     const float *x = frame_view(&conv->frame, image->x, scratch);
-    if (direct_is_plain(plan, pass, ACTIVATION_RELU) ||
-        direct_is_plain(plan, pass, ACTIVATION_NONE)) {
-        forward_plain(plan, x, image->y);
-        return;
-    }
     float *z = plan->desc.pool == 1 ? image->y : scratch + frame_scratch(&conv->frame);
-    plan->kernels->direct->forward(&conv->layer, x, conv->weights, conv->zeros, -INFINITY, z);
-    epilogue_forward(plan, pass, image->sample, z, image->y);
+    if (blank == NULL)
+        convolve(plan, pass, &conv->layer, x, z);
+    else
+        convolve_rows(plan, pass, blank, x, z);
+    if (!is_all(plan, pass))
+        epilogue_forward(plan, pass, image->sample, z, image->y);
+}
+
+/* One output that sees blank pixels, then a row of it. The maximum of equals is the first. */
+static bool forward_blank(struct block_plan *plan, const struct block_pass *pass) {
+    const struct forward *forward = plan->forward;
+    const struct block_desc *desc = &plan->desc;
+    const size_t inputs = (size_t)desc->input.channels, outputs = (size_t)desc->linear.channels;
+    struct direct_layer one = forward->conv.layer;
+    one.height = one.width = one.dilation = 1;
+    one.top = 0;
+    one.bottom = one.rows;
+    one.kernel_step = (size_t)one.taps;
+    for (size_t p = 0; p < (size_t)desc->kernel * (size_t)desc->kernel; p++)
+        copy_floats(inputs, plan->blank.input, forward->seen + p * inputs);
+    convolve(plan, pass, &one, forward->seen, forward->blank);
+    for (size_t p = 1; p < (size_t)desc->linear.width; p++)
+        copy_floats(outputs, forward->blank, forward->blank + p * outputs);
+    if (is_all(plan, pass))
+        copy_floats(outputs, forward->blank, plan->blank.output);
+    else
+        plan->kernels->epilogue->activate(desc->activation, 1, outputs, plan->bias, forward->blank,
+                                          plan->blank.output);
+    return true;
 }
 
 const struct forward_kind forward_direct = {.name = "direct",
                                             .create = forward_create,
                                             .load = forward_load,
                                             .run = images_forward,
-                                            .image = forward_image};
+                                            .image = forward_image,
+                                            .blank = forward_blank};

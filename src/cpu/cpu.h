@@ -10,6 +10,7 @@
 #ifndef ESPALIER_CPU_H
 #define ESPALIER_CPU_H
 
+#include "blank.h"
 #include "kernels.h"
 
 #include <espalier/arena.h>
@@ -21,6 +22,7 @@ struct cpu_backend {
     struct backend base; /* first: a struct backend * is one of these */
     const struct kernels *kernels;
     const char *conv; /* the convolution that $ESPALIER_CONV names, NULL: any */
+    bool skips_blank; /* as $ESPALIER_BLANK says */
 };
 
 static inline const struct kernels *cpu_kernels(const struct backend *backend) {
@@ -32,6 +34,7 @@ struct block_plan {
     int threads, max_samples;
     bool first;
     const char *conv; /* as the backend's */
+    bool skips_blank; /* likewise */
     const struct kernels *kernels;
     const struct forward_kind *forward_kind;
     const struct backward_kind *backward_kind;
@@ -52,6 +55,7 @@ struct block_plan {
     bool is_joined;
     const float *x;
     float *y;
+    struct blank blank;
     struct arena *arena;           /* of all that the kinds need */
     struct arena *survivors_arena; /* of what changes with the survivors; NULL in dense form */
 };
@@ -84,6 +88,10 @@ struct forward_kind {
     /** One image, by one thread: then run is images_forward; NULL: the whole batch at once. */
     void (*image)(const struct block_plan *plan, const struct block_pass *pass,
                   const struct image_values *image);
+    /** Before a pass, what becomes of pixels with the values plan->blank.input: all that `image`
+     *  needs to skip them. True where all blank outputs are the same to the bit, and then they are
+     *  in plan->blank.output. NULL: nothing is skipped. */
+    bool (*blank)(struct block_plan *plan, const struct block_pass *pass);
 };
 
 /** One image of a backward pass; dx is NULL for a first block. */
@@ -122,6 +130,7 @@ struct backward_kind {
                            const struct backward_args *args);
     const struct images_kind
         *images; /* then run is images_backward; NULL: the whole batch at once */
+    bool dx_lacks_blank; /* what is in blank_sums has sent nothing to dx */
 };
 
 /** The run of forward kinds that go by images: each image from the first of the joined plans on. */

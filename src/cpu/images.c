@@ -49,6 +49,7 @@ static void forward_chain(const struct block_plan *plan, const struct block_pass
         image.x = y;
         image.next = NULL;
     }
+    blank_image(plan, image.sample, image.x);
     plan->forward_kind->image(plan, pass, &image);
 }
 
@@ -90,6 +91,7 @@ void images_forward(struct block_plan *plan, const struct block_pass *pass, cons
                     float *y) {
     const size_t inputs = shape_size(plan->desc.input), outputs = shape_size(plan->desc.output);
     int next = 0;
+    blank_begin(plan, pass);
 #pragma omp parallel num_threads(plan->threads)
     for (int n = take(&next); n < pass->samples;) {
         const int after = take(&next);

@@ -116,7 +116,8 @@ struct direct_kernels {
  *  of the image. They are numbered in row-major order; those that reach beyond the output or see
  *  beyond the image are cut off there. */
 struct winograd_tiles {
-    int first, count;
+    const int *numbers; /* [count], ascending */
+    int count;
 };
 
 /** Pixels of a tile's side; points of its transforms. */

@@ -144,7 +144,7 @@ static void transform_input(const struct winograd_layer *layer, struct winograd_
                             const float *x, float *seen) {
     const size_t vector = (size_t)tiles.count * POINTS * LANES;
     for (int t = 0; t < tiles.count; t++, seen += POINTS * LANES) {
-        const int tile = tiles.first + t;
+        const int tile = tiles.numbers[t];
         input_tile(layer, x, tile / layer->columns * MADE - layer->padding,
                    tile % layer->columns * MADE - layer->padding, seen, vector);
     }
@@ -340,7 +340,7 @@ INLINE void output_channels(const struct winograd_output *out, struct winograd_t
     const vec bias = vec_load_first(out->bias + channel, lanes);
     const size_t next = step / (size_t)tiles.count;
     for (int t = 0; t < tiles.count; t++, sums += next) {
-        const int tile = tiles.first + t;
+        const int tile = tiles.numbers[t];
         const int row = (tile / out->columns - out->row) * made,
                   column = tile % out->columns * made;
         const size_t at = place_of(out, row, column) + (size_t)channel;

@@ -1,0 +1,94 @@
+/* blank.h - where images are blank, and what that saves the blocks of a chain.
+ *
+ * A pixel of a chain's first input is blank where all its channels are zero; a position of a
+ * convolution's linear map where it sees blank pixels alone and no padding; a pixel of its output
+ * where all positions of its window are. What comes of blank pixels is the same everywhere, so it
+ * is computed once a pass, and the forward pass copies it. In the backward pass the gradients at
+ * blank positions may be added up in place of being taken through the convolution one by one:
+ *     dW[f][c][i][j] += input[c] * sum[f],    dbias[f] += sum[f],
+ * and what they send to the block before is sum[f] times the weights, all to blank pixels.
+ *
+ * How a kind of convolution takes part:
+ *  - forward: it offers forward_kind.blank (cpu.h), and its `image` asks blank_positions or
+ *    blank_outputs what it may skip;
+ *  - backward: its images_kind adds the gradients of positions that it skips to blank_sums of the
+ *    image's grain, and its `reduce` what blank_total makes of them to dweights and dbias. Where
+ *    its dx lacks what those gradients send, it says so: backward_kind.dx_lacks_blank.
+ * A kind that does nothing of this computes as ever, and the map ends at it.
+ *
+ * Everything is the plan's, in its arena; a map lasts from the forward pass of its sample to the
+ * next. $ESPALIER_BLANK=0 switches all of it off. */
+#ifndef ESPALIER_CPU_BLANK_H
+#define ESPALIER_CPU_BLANK_H
+
+#include <espalier/backend.h>
+
+struct block_plan;
+
+/** A plan's part; all NULL where it has none. */
+struct blank {
+    bool on;          /* in this pass; else nothing of a sample is blank */
+    bool goes_on;     /* all blank pixels of the output have the values `output`, to the bit */
+    uint8_t *linear;  /* [max_samples][linear]: 1 where the position is blank, else 0 */
+    uint8_t *pooled;  /* [max_samples][output]; without pooling, the same memory */
+    int *counts;      /* [max_samples] of blank positions */
+    float *input;     /* [input channels] of a blank pixel */
+    float *output;    /* [output channels] likewise, before dropout */
+    float *sums;      /* [grains][output channels] */
+    float *total;     /* [output channels] */
+    uint8_t *scratch; /* [threads][scratch_size] */
+    size_t scratch_size;
+};
+
+/** Windows of a map of [height][width]; there are [rows][columns] of them, `stride` apart. */
+struct blank_windows {
+    int height, width;
+    int kernel, stride, padding;
+    int rows, columns;
+};
+
+/** Positions first .. end - 1 of a row. */
+struct blank_span {
+    int first, end;
+};
+
+/** What $ESPALIER_BLANK says: on unless it is 0; ST_USAGE when it is neither 0 nor 1. */
+enum status blank_choose(bool *on);
+
+/** A convolution's part, in the plan's arena. */
+enum status blank_create(struct block_plan *plan);
+
+/** Before a forward pass: what blank pixels become, from the first block of the chain on. */
+void blank_begin(struct block_plan *plan, const struct block_pass *pass);
+
+/** Before an image of it: its map. x [input] is looked at in a first block alone. */
+void blank_image(const struct block_plan *plan, int sample, const float *x);
+
+/** The map of a sample's linear positions and of its outputs; NULL where nothing is blank. */
+const uint8_t *blank_positions(const struct block_plan *plan, int sample);
+const uint8_t *blank_outputs(const struct block_plan *plan, int sample);
+
+/** windows [rows][columns] = 1 where all of a window is inside the map and blank, else 0; by a
+ *  thread of the plan's team. The windows' pixels are at most as many as the plan's input has. */
+void blank_erode(const struct block_plan *plan, const struct blank_windows *shape,
+                 const uint8_t *map, uint8_t *windows);
+
+/** The next positions of a row [width] that are not blank, from `first` on; up to a few blank ones
+ *  between them are taken along. At the row's end an empty span. */
+struct blank_span blank_next(const uint8_t *row, int width, int first);
+
+/** Sums of a grain's gradients with respect to the linear map, at blank positions that the backward
+ *  pass skips, [output channels]. NULL where the plan has no part. */
+float *blank_sums(const struct block_plan *plan, int grain);
+
+/** Before the images of a grain: no gradients. */
+void blank_begin_grain(const struct block_plan *plan, int grain);
+
+/** After all images: the totals of this plan and of those before it in the chain, of so many
+ *  grains, with what they send each other. */
+void blank_add_up(const struct block_plan *plan, int grains);
+
+/** The totals [output channels]; NULL where the plan has no part in this pass. */
+const float *blank_total(const struct block_plan *plan);
+
+#endif
