@@ -1,0 +1,440 @@
+/* Blank regions that convolutions skip: what they see of them, and that it changes nothing. */
+#include "../../src/cpu/cpu.h"
+#include "block_reference.h"
+#include "bounds.h"
+#include "chains.h"
+#include "on_backends.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define RELU ACTIVATION_RELU
+#define NONE ACTIVATION_NONE
+#define TANH ACTIVATION_TANH
+#define SIGMOID ACTIVATION_SIGMOID
+
+enum { PICTURES = 6, GRAINS_SAMPLES = 9 };
+
+static const struct chain chains[] = {
+    /* the poster's, small */
+    {{20, 20, 1}, 9, 2, {CONV(8, 3, 1, 0, RELU, 1, 0), CONV(7, 3, 1, 0, RELU, 2, 0.5F)}, 0},
+    {{18, 21, 1}, 9, 2, {CONV(33, 3, 1, 0, RELU, 1, 0), CONV(5, 3, 1, 0, NONE, 2, 0)}, 0},
+    /* a block alone: pooled or not, padded, strided, of several channels */
+    {{17, 16, 1}, 9, 1, {CONV(6, 5, 1, 0, RELU, 2, 0)}, 0},
+    {{17, 16, 2}, 9, 1, {CONV(5, 3, 1, 1, RELU, 3, 0.5F)}, 0},
+    {{15, 19, 3}, 9, 1, {CONV(17, 3, 2, 1, NONE, 1, 0)}, 0},
+    {{14, 14, 7}, 9, 1, {CONV(9, 3, 1, 0, RELU, 2, 0)}, 0},
+    {{19, 15, 8}, 9, 1, {CONV(5, 3, 1, 1, NONE, 3, 0)}, 0},
+    {{13, 14, 9}, 9, 1, {CONV(20, 3, 1, 1, RELU, 1, 0.5F)}, 0},
+    /* pooled before another; strides; padding at the second, and at the first */
+    {{26, 24, 1}, 9, 2, {CONV(4, 5, 1, 0, RELU, 2, 0), CONV(6, 3, 1, 0, RELU, 2, 0)}, 0},
+    {{26, 23, 1}, 9, 2, {CONV(6, 3, 1, 0, RELU, 1, 0), CONV(9, 3, 1, 1, RELU, 2, 0)}, 0},
+    {{24, 24, 1}, 9, 2, {CONV(6, 2, 1, 1, NONE, 2, 0), CONV(5, 3, 2, 0, RELU, 1, 0)}, 0},
+    {{24, 22, 1}, 9, 2, {CONV(8, 3, 1, 0, RELU, 1, 0), CONV(6, 3, 1, 0, NONE, 1, 0)}, 0},
+    /* dropout between, which ends the map in training */
+    {{20, 20, 1}, 9, 2, {CONV(6, 3, 1, 0, RELU, 1, 0.5F), CONV(7, 3, 1, 0, RELU, 2, 0)}, 0},
+    /* three in a row */
+    {{30, 29, 1},
+     9,
+     3,
+     {CONV(4, 3, 1, 0, RELU, 1, 0), CONV(5, 3, 1, 0, RELU, 2, 0), CONV(6, 3, 1, 0, RELU, 2, 0)},
+     0},
+    {{22, 23, 1},
+     9,
+     3,
+     {CONV(3, 2, 1, 0, NONE, 1, 0), CONV(4, 3, 1, 0, RELU, 2, 0), CONV(5, 2, 1, 0, RELU, 1, 0)},
+     0},
+    /* what is not zero at zero, nor piecewise linear */
+    {{20, 20, 1}, 9, 2, {CONV(8, 3, 1, 0, TANH, 1, 0), CONV(7, 3, 1, 0, SIGMOID, 2, 0.5F)}, 0},
+    {{26, 24, 1}, 9, 2, {CONV(4, 5, 1, 0, SIGMOID, 2, 0), CONV(6, 3, 1, 0, TANH, 1, 0)}, 0},
+    /* one in sparse form: the map ends there, or it begins after it */
+    {{20, 20, 1}, 9, 2, {CONV(8, 3, 1, 0, RELU, 1, 0), CONV(7, 3, 1, 0, RELU, 2, 0.5F)}, 2},
+    {{20, 20, 1}, 9, 2, {CONV(8, 3, 1, 0, RELU, 1, 0), CONV(7, 3, 1, 0, RELU, 2, 0.5F)}, 1},
+};
+
+enum { CHAINS = sizeof chains / sizeof chains[0] };
+
+/* ---- pictures ---- */
+
+/* True where a picture of a kind is blank: everywhere, nowhere, at a border, but in one pixel, in
+ * some boxes, but in some rows. */
+static bool is_blank(int kind, struct shape s, int row, int column) {
+    const int cell = (row / 5 * 7 + column / 6 * 3) % 4;
+    const bool blank[PICTURES] = {
+        true,
+        false,
+        row < 7 || column < 6 || row >= s.height - 6 || column >= s.width - 5,
+        row != s.height / 2 || column != s.width / 3,
+        cell != 0,
+        row < 9 || row > 11,
+    };
+    return blank[kind];
+}
+
+static void paint(struct shape shape, int samples, float *x) {
+    for (int n = 0; n < samples; n++)
+        for (int i = 0; i < shape.height; i++)
+            for (int j = 0; j < shape.width; j++)
+                for (int c = 0; c < shape.channels; c++, x++)
+                    *x = is_blank(n % PICTURES, shape, i, j) ? 0 : *x == 0 ? 1 : *x;
+}
+
+static float *pictures(const struct chain *chain, fill_values *fill) {
+    const int samples = chain->samples + SPARE_SAMPLES;
+    float *x = fill(101, 1, chain_floats(chain->input, samples));
+    paint(chain->input, samples, x);
+    return x;
+}
+
+/* ---- a chain on a backend that skips, one that does not, and the reference ---- */
+
+enum { SKIPS, DOES_NOT, REFERENCE, KINDS };
+
+struct run {
+    const struct chain *chain;
+    struct backend *backend;
+    struct link links[MOST_BLOCKS];
+    uint32_t *ids;
+    float *x;
+};
+
+static struct backend *backend_of(int kind, const char *isa, const char *conv, int threads) {
+    struct backend *backend;
+    if (kind == REFERENCE) {
+        assert_ok(backend_reference_create(&backend));
+        return backend;
+    }
+    if (kind == DOES_NOT)
+        assert_int_equal(setenv("ESPALIER_BLANK", "0", 1), 0);
+    backend = cpu_backend_with(isa, conv, threads);
+    unsetenv("ESPALIER_BLANK");
+    return backend;
+}
+
+static void run_create(struct run *run, const struct chain *chain, struct backend *backend,
+                       fill_values *fill) {
+    const int samples = chain->samples + SPARE_SAMPLES;
+    float *x = pictures(chain, fill);
+    uint32_t ids[GRAINS_SAMPLES + SPARE_SAMPLES];
+    for (int i = 0; i < samples; i++)
+        ids[i] = case_sample_id(i);
+    run->chain = chain;
+    run->backend = backend;
+    run->ids = device_of(backend, ids, (size_t)samples * sizeof *ids);
+    run->x = device_of(backend, x, chain_floats(chain->input, samples) * sizeof *x);
+    free(x);
+    chain_create(backend, chain, strcmp(backend->name, "cpu") == 0, fill, run->links);
+    /* Others first, so that what is left of them must not matter. */
+    float *others = run->x + shape_size(chain->input);
+    chain_train(backend, chain, samples - 1, run->ids, others, fill, run->links);
+    chain_train(backend, chain, chain->samples, run->ids, run->x, fill, run->links);
+}
+
+static void run_destroy(struct run *run) {
+    chain_destroy(run->backend, run->chain->blocks, run->links);
+    run->backend->release(run->backend, run->ids);
+    run->backend->release(run->backend, run->x);
+}
+
+static void evaluate(struct run *run) {
+    chain_forward(run->backend, &(struct block_pass){.samples = run->chain->samples},
+                  run->chain->blocks - 1, run->x, run->links);
+}
+
+typedef void hold_runs(struct run runs[KINDS]);
+
+/* Both of each set and both numbers of threads. */
+static void on_chain(const struct chain *chain, const char *conv, bool reference, fill_values *fill,
+                     hold_runs *hold) {
+    const char *const *isas = kernels_available();
+    for (int i = 0; isas[i] != NULL; i++) {
+        struct run runs[KINDS] = {{NULL}};
+        for (int kind = 0; kind < (reference ? KINDS : REFERENCE); kind++)
+            run_create(&runs[kind], chain, backend_of(kind, isas[i], conv, 2 - (i + kind) % 2),
+                       fill);
+        hold(runs);
+        for (int kind = 0; kind < KINDS; kind++)
+            if (runs[kind].chain != NULL) {
+                run_destroy(&runs[kind]);
+                runs[kind].backend->destroy(runs[kind].backend);
+            }
+    }
+}
+
+/* ---- maps ---- */
+
+/* By the definition, from the picture: kind's blank pixels, block after block. */
+static void erode_slowly(const struct block_desc *d, const bool *in, bool *linear, bool *out) {
+    for (int i = 0; i < d->linear.height; i++)
+        for (int j = 0; j < d->linear.width; j++) {
+            bool blank = true;
+            for (int a = 0; a < d->kernel * d->kernel; a++) {
+                const int y = i * d->stride - d->padding + a / d->kernel;
+                const int x = j * d->stride - d->padding + a % d->kernel;
+                blank = blank && y >= 0 && y < d->input.height && x >= 0 && x < d->input.width &&
+                        in[y * d->input.width + x];
+            }
+            linear[i * d->linear.width + j] = blank;
+        }
+    for (int i = 0; i < d->output.height; i++)
+        for (int j = 0; j < d->output.width; j++) {
+            bool blank = true;
+            for (int a = 0; a < d->pool * d->pool; a++)
+                blank = blank && linear[(i * d->pool + a / d->pool) * d->linear.width +
+                                        j * d->pool + a % d->pool];
+            out[i * d->output.width + j] = blank;
+        }
+}
+
+static int hold_map(const uint8_t *map, const bool *want, int pixels) {
+    int blank = 0;
+    for (int p = 0; p < pixels; p++) {
+        assert_int_equal(map != NULL && map[p] != 0, want[p]);
+        blank += want[p];
+    }
+    return blank;
+}
+
+enum { MOST_PIXELS = 1024 };
+
+/* The direct convolutions' maps go on through all blocks. */
+static void hold_maps(struct run runs[KINDS]) {
+    const struct run *run = &runs[SKIPS];
+    const struct shape in = run->chain->input;
+    int found = 0;
+    evaluate(&runs[SKIPS]);
+    for (int n = 0; n < run->chain->samples; n++) {
+        bool map[MOST_PIXELS], linear[MOST_PIXELS], out[MOST_PIXELS];
+        assert_true(in.height * in.width <= MOST_PIXELS);
+        for (int p = 0; p < in.height * in.width; p++)
+            map[p] = is_blank(n % PICTURES, in, p / in.width, p % in.width);
+        for (int i = 0; i < run->chain->blocks && run->links[i].plan->blank.on; i++) {
+            const struct block_desc *d = &run->links[i].desc;
+            erode_slowly(d, map, linear, out);
+            found += hold_map(blank_positions(run->links[i].plan, n), linear,
+                              d->linear.height * d->linear.width);
+            hold_map(blank_outputs(run->links[i].plan, n), out, d->output.height * d->output.width);
+            memcpy(map, out, sizeof map);
+        }
+    }
+    if (run->chain->sparse == 0)
+        assert_true(run->links[run->chain->blocks - 1].plan->blank.on);
+    assert_true(found > 0 || (run->chain->sparse & 1));
+}
+
+static void maps_are_what_blocks_see(void **state) {
+    (void)state;
+    for (int c = 0; c < CHAINS; c++)
+        on_chain(&chains[c], "direct", false, case_floats, hold_maps);
+}
+
+/* ---- forward ---- */
+
+static void hold_outputs(struct run runs[KINDS]) {
+    struct backend *b = runs[SKIPS].backend;
+    const struct chain *chain = runs[SKIPS].chain;
+    const int last = chain->blocks - 1;
+    for (int i = 0; i <= last; i++)
+        assert_same_bits(b, runs[SKIPS].links[i].y, runs[DOES_NOT].links[i].y,
+                         chain_floats(runs[SKIPS].links[i].desc.output, chain->samples));
+    evaluate(&runs[SKIPS]);
+    evaluate(&runs[DOES_NOT]);
+    assert_same_bits(b, runs[SKIPS].links[last].y, runs[DOES_NOT].links[last].y,
+                     chain_floats(runs[SKIPS].links[last].desc.output, chain->samples));
+}
+
+static void outputs_are_the_same_bits(void **state) {
+    static const char *const convs[] = {NULL, "direct", "sparse", "winograd"};
+    (void)state;
+    for (int c = 0; c < CHAINS; c++)
+        for (int i = 0; i < 4; i++)
+            on_chain(&chains[c], convs[i], false, case_floats, hold_outputs);
+}
+
+/* ---- backward ---- */
+
+static void hold_equal(const struct run *one, const struct run *other, const float *a,
+                       const float *b, size_t count) {
+    float *x = host_of(one->backend, a, count * sizeof *x);
+    float *y = host_of(other->backend, b, count * sizeof *y);
+    for (size_t i = 0; i < count; i++)
+        if (!(x[i] == y[i]))
+            fail_msg("%s: value %zu is %.9g, expected %.9g", other->backend->name, i, (double)x[i],
+                     (double)y[i]);
+    free(x);
+    free(y);
+}
+
+static void hold_exactly(struct run runs[KINDS]) {
+    for (int kind = DOES_NOT; kind < KINDS && runs[kind].chain != NULL; kind++)
+        for (int i = 0; i < runs[SKIPS].chain->blocks; i++) {
+            const struct link *ours = &runs[SKIPS].links[i], *other = &runs[kind].links[i];
+            hold_equal(&runs[SKIPS], &runs[kind], ours->dweights, other->dweights, ours->weights);
+            hold_equal(&runs[SKIPS], &runs[kind], ours->dbias, other->dbias, ours->biases);
+        }
+}
+
+static bool is_exact(const struct chain *chain) {
+    for (int i = 0; i < chain->blocks; i++)
+        if (chain->rows[i].activation != RELU && chain->rows[i].activation != NONE)
+            return false;
+    return true;
+}
+
+/* Small integers: all sums are exact, and so equal in any order. The reference has no sparse form.
+ */
+static void gradients_of_integers_are_exact(void **state) {
+    static const char *const convs[] = {"direct", "sparse"};
+    (void)state;
+    for (int c = 0; c < CHAINS; c++)
+        for (int i = 0; i < 2 && is_exact(&chains[c]); i++)
+            on_chain(&chains[c], convs[i], chains[c].sparse == 0, case_integers, hold_exactly);
+}
+
+/* Sums of magnitudes: the linear maps' gradients at the absolute values of all weights and inputs
+ * and at dy in all of its window's places, as no slope is above 1; dz is given, dx comes back. */
+static void magnitudes(const struct run *run, int i, const double *dz, double *dweights,
+                       double *dbias, double *dx) {
+    const struct link *link = &run->links[i];
+    const size_t weights = block_weights(&link->desc);
+    const size_t inputs = chain_floats(link->desc.input, run->chain->samples);
+    const float *input = i > 0 ? run->links[i - 1].y : run->x;
+    float *w = host_of(run->backend, link->w, weights * sizeof *w);
+    float *x = host_of(run->backend, input, inputs * sizeof *x);
+    double *w_abs = reference_array(weights), *x_abs = reference_array(inputs);
+    for (size_t k = 0; k < weights; k++)
+        w_abs[k] = fabs((double)w[k]);
+    for (size_t k = 0; k < inputs; k++)
+        x_abs[k] = fabs((double)x[k]);
+    const struct block_pass pass = {.samples = run->chain->samples, .training = true};
+    reference_linear_backward(&link->desc, &pass, w_abs, x_abs, dz, dweights, dbias, dx);
+    free(w);
+    free(x);
+    free(w_abs);
+    free(x_abs);
+}
+
+/* dy [output] at all places of its windows. */
+static double *spread(const struct block_desc *d, int samples, const double *dy) {
+    double *dz = reference_array(chain_floats(d->linear, samples));
+    const double scale = 1 / (1 - (double)d->dropout);
+    size_t at = 0;
+    for (int n = 0; n < samples; n++)
+        for (int i = 0; i < d->linear.height; i++)
+            for (int j = 0; j < d->linear.width; j++)
+                for (int k = 0; k < d->linear.channels; k++, at++) {
+                    const int row = i / d->pool, column = j / d->pool;
+                    const bool is_in = row < d->output.height && column < d->output.width;
+                    const size_t window =
+                        (size_t)((n * d->output.height + row) * d->output.width + column);
+                    dz[at] =
+                        is_in ? scale * dy[window * (size_t)d->output.channels + (size_t)k] : 0;
+                }
+    return dz;
+}
+
+static void hold_near(const struct run *run, const float *a, const float *b, size_t count,
+                      double roundings, const double *magnitude) {
+    float *x = host_of(run->backend, a, count * sizeof *x);
+    float *y = host_of(run->backend, b, count * sizeof *y);
+    for (size_t i = 0; i < count; i++) {
+        const double bound = 2 * bound_gamma(roundings) * magnitude[i];
+        if (!(fabs((double)x[i] - (double)y[i]) <= bound))
+            fail_msg("value %zu is %.9g, expected %.9g within %.3g", i, (double)x[i], (double)y[i],
+                     bound);
+    }
+    free(x);
+    free(y);
+}
+
+/* The two decide alike, as their outputs are the same; what is between them is the order of sums,
+ * and each has no more roundings on the way of a term than there are terms: products over places
+ * and samples, taps and filters, and a few of the activation, dropout and products themselves. */
+static void hold_rounded_runs(struct run runs[KINDS]) {
+    const struct run *run = &runs[SKIPS];
+    const int samples = run->chain->samples, last = run->chain->blocks - 1;
+    const size_t outputs = chain_floats(run->links[last].desc.output, samples);
+    float *values = case_floats(18, 0, outputs);
+    double *dy = reference_array(outputs), roundings = 0;
+    for (size_t k = 0; k < outputs; k++)
+        dy[k] = fabs((double)values[k]);
+    free(values);
+    for (int i = last; i >= 0; i--) {
+        const struct link *ours = &run->links[i], *other = &runs[DOES_NOT].links[i];
+        const struct block_desc *d = &ours->desc;
+        double *dz = spread(d, samples, dy), *dx = reference_array(chain_floats(d->input, samples));
+        double *dw = reference_array(ours->weights), *db = reference_array(ours->biases);
+        magnitudes(run, i, dz, dw, db, dx);
+        roundings += (double)d->linear.height * d->linear.width * samples +
+                     (double)d->kernel * d->kernel * d->linear.channels + 16;
+        hold_near(run, ours->dweights, other->dweights, ours->weights, roundings, dw);
+        hold_near(run, ours->dbias, other->dbias, ours->biases, roundings, db);
+        free(dz);
+        free(dw);
+        free(db);
+        free(dy);
+        dy = dx;
+    }
+    free(dy);
+}
+
+static void gradients_are_the_same_but_for_rounding(void **state) {
+    (void)state;
+    for (int c = 0; c < CHAINS; c++)
+        if (chains[c].sparse == 0) {
+            on_chain(&chains[c], NULL, false, case_floats, hold_rounded_runs);
+            on_chain(&chains[c], "direct", false, case_floats, hold_rounded_runs);
+        }
+}
+
+/* Gradients of a run with so many threads. */
+static void collect(const struct chain *chain, int threads, float *gradients[MOST_BLOCKS]) {
+    struct run run;
+    run_create(&run, chain, backend_of(SKIPS, NULL, NULL, threads), case_floats);
+    for (int i = 0; i < chain->blocks; i++)
+        gradients[i] =
+            host_of(run.backend, run.links[i].dweights, run.links[i].weights * sizeof(float));
+    run_destroy(&run);
+    run.backend->destroy(run.backend);
+}
+
+static void gradients_do_not_depend_on_threads(void **state) {
+    (void)state;
+    for (int c = 0; c < CHAINS; c++) {
+        float *one[MOST_BLOCKS], *three[MOST_BLOCKS];
+        collect(&chains[c], 1, one);
+        collect(&chains[c], 3, three);
+        struct shape input = chains[c].input;
+        for (int i = 0; i < chains[c].blocks; i++) {
+            struct block_case row = chains[c].rows[i];
+            row.input = input;
+            const struct block_desc desc = case_desc(&row, (uint32_t)i);
+            const size_t left = chains[c].sparse >> i & 1 ? 5 : 1;
+            assert_memory_equal(one[i], three[i], block_weights(&desc) / left * sizeof(float));
+            input = desc.output;
+            free(one[i]);
+            free(three[i]);
+        }
+    }
+}
+
+static void other_settings_are_refused(void **state) {
+    (void)state;
+    struct backend *backend;
+    assert_int_equal(setenv("ESPALIER_BLANK", "no", 1), 0);
+    assert_fails(backend_cpu_create(1, &backend), ST_USAGE, "ESPALIER_BLANK=no");
+    unsetenv("ESPALIER_BLANK");
+}
+
+int main(int argc, char **argv) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(maps_are_what_blocks_see),
+        cmocka_unit_test(outputs_are_the_same_bits),
+        cmocka_unit_test(gradients_of_integers_are_exact),
+        cmocka_unit_test(gradients_are_the_same_but_for_rounding),
+        cmocka_unit_test(gradients_do_not_depend_on_threads),
+        cmocka_unit_test(other_settings_are_refused),
+    };
+    return RUN_TESTS(tests, argc, argv);
+}
