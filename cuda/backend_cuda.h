@@ -9,6 +9,7 @@
 
 #include "check.h"
 #include "kernels.h"
+#include "rates.h"
 
 #include <espalier/backend.h>
 #include <espalier/gpu.h>
@@ -31,6 +32,7 @@ struct cuda_backend {
     cublasHandle_t cublas;
     cudnnHandle_t cudnn;
     bool tf32;
+    struct device_rates rates;
     void *cublas_workspace;
     struct conv_finding *findings; /* conv_tune.c's */
     void *workspace;               /* of cuDNN's plans, which run one after the other */

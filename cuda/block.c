@@ -44,6 +44,11 @@ static const struct linear_kind *kind_of(const struct block_desc *desc) {
     return desc->dropconnect > 0 ? &linear_connect : kinds[desc->kind];
 }
 
+/* NULL: there is no sparse form. */
+static const struct linear_kind *sparse_kind_of(const struct block_desc *desc) {
+    return desc->kind == BLOCK_DENSE && desc->dropconnect == 0 ? &linear_sparse : NULL;
+}
+
 /* z and dz lie in y and dy where those have their size, or in x and dx. */
 static bool needs_room(const struct block_plan *plan) {
     return plan->kind->in_place ? plan->first : plan->desc.pool > 1;
@@ -118,17 +123,30 @@ void cuda_block_plan_part(struct block_plan *before, struct block_plan *after) {
     (void)before, (void)after;
 }
 
+static enum status change_kind(struct block_plan *plan, const struct linear_kind *kind) {
+    plan->kind->destroy(plan);
+    plan->linear = NULL;
+    plan->kind = kind;
+    plan->cuda->preparations++; /* of kernels that may not have run yet */
+    return kind->create(plan);
+}
+
 /* Dense form takes no notice of what is left. */
 enum status cuda_block_plan_set_survivors(struct block_plan *plan,
                                           const struct block_survivors *survivors) {
-    if (survivors->sparse)
-        FAIL(ST_SHAPE, "block %u: it has no sparse form on the backend cuda", plan->desc.layer);
-    return ST_OK;
+    const struct linear_kind *sparse = sparse_kind_of(&plan->desc);
+    const struct linear_kind *kind = survivors->sparse ? sparse : kind_of(&plan->desc);
+    if (survivors->sparse && (sparse == NULL || survivors->indices == NULL))
+        FAIL(ST_SHAPE, "block %u: it has no sparse form on the backend cuda%s", plan->desc.layer,
+             sparse != NULL ? " while all weights are left" : "");
+    cuda_forget_steps(&plan->cuda->base);
+    if (kind != plan->kind)
+        TRY(change_kind(plan, kind));
+    return kind->set_survivors == NULL ? ST_OK : kind->set_survivors(plan, survivors);
 }
 
 double cuda_block_plan_sparse_below(const struct block_plan *plan) {
-    (void)plan;
-    return 0;
+    return sparse_kind_of(&plan->desc) != NULL ? sparse_dense_below(plan) : 0;
 }
 
 enum status cuda_block_plan_load_weights(struct block_plan *plan, const float *weights,

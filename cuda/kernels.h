@@ -132,6 +132,51 @@ cudaError_t kernel_connect_backward(const struct connect *connect, int samples,
 cudaError_t kernel_connect_sample(const struct connect *connect, int samples, const float *weights,
                                   const float *bias, const float *x, float *y, cudaStream_t stream);
 
+/* ---- sparse.cu: the survivors of a dense layer's weights ---- */
+
+/** A block sees SPARSE_FLOATS inputs: of 8, 16 or 32 samples each. For gradients it takes up to
+ *  SPARSE_PIECE entries out of SPARSE_TILE_ROWS x SPARSE_TILE_COLUMNS weights. */
+enum { SPARSE_FLOATS = 8192, SPARSE_PIECE = 256, SPARSE_TILE_COLUMNS = 256, SPARSE_TILE_ROWS = 64 };
+
+/** A sparse matrix [rows][columns], each row's entries cut into chunks of `width` columns. */
+struct sparse_rows {
+    int rows, columns, chunks, width; /* width: at most SPARSE_FLOATS / samples of a block */
+    const uint32_t *begin;            /* [chunks + 1][rows]: a row's first entry of a chunk */
+    const uint16_t *column;           /* [entries], within the chunk */
+    const uint32_t *order;            /* [entries]: the value of each; NULL: in their order */
+};
+
+/** How many samples a block takes, and into how many blocks samples and rows are cut. */
+struct sparse_grid {
+    int samples, tiles, parts;
+};
+
+/** z[chunk][sample][row] = sum over the row's entries in the chunk of value * x[sample][column].
+ *  samples: not 0. */
+cudaError_t kernel_sparse_combine(const struct sparse_rows *matrix, struct sparse_grid grid,
+                                  const float *values, const float *x, int samples, float *z,
+                                  cudaStream_t stream);
+
+/** Entries of one tile of the weights, which begins at (row, column). */
+struct sparse_piece {
+    uint32_t row, column, begin, count;
+};
+
+struct sparse_pieces {
+    int rows, columns, pieces_count;
+    size_t count;                      /* entries of all pieces */
+    const struct sparse_piece *pieces; /* [pieces_count] */
+    const uint32_t *places;            /* [count]: row << 16 | column, within the tile */
+    const uint32_t *order;             /* [count]: the entry's index among the survivors */
+};
+
+/** sums[part][order] = sum over the part's samples of dz[sample][row] * x[sample][column]. */
+cudaError_t kernel_sparse_correlate(const struct sparse_pieces *matrix, int parts, const float *x,
+                                    const float *dz, int samples, float *sums, cudaStream_t stream);
+/** sums[i] = sum over the parts of parts[part][i], from the first to the last. */
+cudaError_t kernel_add_parts(const float *parts, int parts_count, size_t count, float *sums,
+                             cudaStream_t stream);
+
 /* ---- survivors.cu ---- */
 
 /** Elements of one block of the counts below. */

@@ -10,8 +10,8 @@ For a machine with an NVIDIA GPU. Builds espalier with CUDA into build/gpu, runs
 tests of label gpu on the device (every backend case, training against the CPU),
 compute-sanitizer's memcheck and racecheck over a few updates and the cases of the
 backend's own kernels where it is installed,
-measures ann_d and ann_a, and PyTorch beside them where it is installed, and writes
-results/gpu/DEVICE.md. Ends with exit code 1 when a test failed.
+measures ann_d and ann_a, PyTorch beside them where it is installed, and lenet_300_100 of
+which 2 % is left, masked and deleted, and writes results/gpu/DEVICE.md. Ends with exit code 1 when a test failed.
 
 Needs the CUDA toolkit with cuBLAS, cuDNN and, for several GPUs, NCCL; no network.
 Without MPI it builds the program of one rank. Without cmocka there are no tests to
@@ -197,6 +197,15 @@ ours() { # RECIPE BATCH [SETTING...]
     "${launcher[@]}" "$espalier" "${words[@]}"
 }
 
+pruned() { # DELETION BATCH [SETTING...]: lenet_300_100 with 2 % of its connections
+    local words=(bench jobs/recipes/lenet_300_100.cfg --density 0.02 -s "data.dir=$data"
+        -s train.backend=cuda -s "prune.deletion=$1" -s "train.batch=$2" --steps "$steps" --json)
+    for setting in "${@:3}"; do
+        words+=(-s "$setting")
+    done
+    "$espalier" "${words[@]}"
+}
+
 peer() { # BATCH [OPTION...]
     python3 tests/peers/torch_mnist.py --data "$data" --device cuda --batch "$1" --steps "$steps" \
         --warm-up 50 "${@:2}"
@@ -211,6 +220,9 @@ for batch in 128 1024; do
     measure "espalier ann_d, train.cudnn_autotune" "$batch" ours ann_d "$batch" \
         train.cudnn_autotune=true
     ESPALIER_CUDA_GRAPH=0 measure "espalier ann_d, not captured" "$batch" ours ann_d "$batch"
+    measure "espalier lenet_300_100, 2 % left, masked" "$batch" pruned mask "$batch"
+    measure "espalier lenet_300_100, 2 % left, deleted" "$batch" pruned delete "$batch"
+    measure "espalier lenet_300_100, 2 % left, sparse form" "$batch" pruned delete "$batch" prune.sparse_below=1
     if has python3 && python3 -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' 2>/dev/null; then
         measure "PyTorch ann_d, eager" "$batch" peer "$batch"
         measure "PyTorch ann_d, compiled" "$batch" peer "$batch" --compile

@@ -229,7 +229,7 @@ struct backend {
     enum status (*block_plan_set_survivors)(struct block_plan *,
                                             const struct block_survivors *survivors);
     /** The density below which the plan's sparse form should be faster than its dense form, from a
-     *  fixed table; 0 where it has no sparse form. */
+     *  fixed table or from what the device says of itself; 0 where it has no sparse form. */
     double (*block_plan_sparse_below)(const struct block_plan *);
     /** Which of several equally exact ways a plan's passes go, as numbers that the kind of device
      *  knows how to read; 0: by its own table. measure: try them in passes of `samples` and tell

@@ -12,6 +12,10 @@ import os
 import re
 from dataclasses import dataclass
 
+from sparse_model import A100, H100 as H100_NUMBERS, RTX_4090
+from sparse_model import Device as NumberedDevice, Layer as DenseLayer
+from sparse_model import break_even, dense_seconds, sparse_seconds
+
 SOURCE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 IMAGES = 60000  # of an epoch
 POSTER_EPOCHS, POSTER_SECONDS = 12, 420
@@ -193,6 +197,62 @@ def rank_step_seconds(layers, batch, device, gpus, survivors):
     return max(done if gpus > 1 else 0, compute - update) + update
 
 
+# ---- dense layers in sparse form ----
+
+SPARSE_DEVICES = [NumberedDevice(**{**vars(device), "tf32": tf32})
+                  for device in (H100_NUMBERS, A100, RTX_4090) for tf32 in (False, True)]
+SPARSE_RECIPES = {"lenet_300_100": ("dense1", "dense2", "dense3"), "lenet5": ("dense1", "dense2"),
+                  "ann_a": ("dense1", "dense2")}
+
+
+def sparse_layers():
+    """(name, layer) of the recipes' dense layers at batches of 128 and 1024."""
+    found = []
+    for recipe, names in SPARSE_RECIPES.items():
+        layers = network(recipe)
+        for batch in (128, 1024):
+            found += [(f"{recipe} {layer.name}, {batch}",
+                       DenseLayer(layer.inputs, layer.biases, batch, layer is layers[0]))
+                      for layer in layers if layer.name in names]
+    return found
+
+
+def break_even_table():
+    head = ["layer, batch"] + [d.name + (", TF32" if d.tf32 else "") for d in SPARSE_DEVICES]
+    rows = []
+    for name, layer in sparse_layers():
+        below = [break_even(device, layer) for device in SPARSE_DEVICES]
+        rows.append([name] + [f"{100 * b:.1f} %" if b >= 0.001 else "never" for b in below])
+    return head, rows
+
+
+def sparse_bytes(layer, density):
+    """Of the lists, and of the values."""
+    count = density * layer.inputs * layer.units
+    index = 2 + 4 + 4 + (0 if layer.first else 2 + 4)
+    return count * index, 4 * count
+
+
+def sparse_table():
+    """Forward and backward of the layers with most work, on the H100."""
+    rows = []
+    for name, layer in sparse_layers():
+        if "dense1" not in name:
+            continue
+        flops = 2 * layer.samples * layer.inputs * layer.units * (2 if layer.first else 3)
+        for density in (0.08, 0.02):
+            lists, values = sparse_bytes(layer, density)
+            rows.append((name, f"{100 * density:g} %", f"{flops / 1e6:.0f}",
+                         f"{density * flops / 1e6:.1f}",
+                         f"{4 * layer.inputs * layer.units / 1e3:.0f}",
+                         f"{(lists + values) / 1e3:.0f}",
+                         *(f"{1e6 * dense_seconds(d, layer):.0f} / "
+                           f"{1e6 * sparse_seconds(d, layer, density):.0f}"
+                           for d in (H100_NUMBERS, A100, RTX_4090))))
+    return (("layer, batch", "left", "MFLOP dense", "sparse", "kB of weights dense",
+             "sparse, with lists", "H100: us dense / sparse", "A100", "RTX 4090"), rows)
+
+
 # ---- the page ----
 
 def table(head, rows):
@@ -273,7 +333,7 @@ def main():
     poster = POSTER_EPOCHS * IMAGES / POSTER_SECONDS
     flops = sum(s.flops for s in steps if s.matrix) / 128
     eager = Device("", H100.flops, H100.bandwidth, H100.products, H100.memory, EAGER)
-    head, update, devices, scaling, alone = read_texts()
+    head, update, devices, scaling, alone, sparse, pays = read_texts()
     print(head.format(poster=f"{poster:,.0f}", mflop=f"{flops / 1e6:.1f}",
                       gflops=f"{poster * flops / 1e9:.0f}", peak=f"{K1100M.flops / 1e9:.0f}",
                       bandwidth=f"{K1100M.bandwidth / 1e9:.1f}", minutes=POSTER_SECONDS // 60,
@@ -298,6 +358,10 @@ def main():
     table(*scaling_table(layers))
     print(alone)
     table(*allreduce_table(layers))
+    print(sparse)
+    table(*break_even_table())
+    print(pays)
+    table(*sparse_table())
 
 
 if __name__ == "__main__":

@@ -179,7 +179,7 @@ enum status break_even_measure(struct pruner *pruner, double density, const stru
     for (int b = 0; b < network->blocks_count; b++)
         below[b] = network->blocks[b].sparse_below;
     enum status status = ST_OK;
-    if (communicator->rank == 0)
+    if (communicator->rank == 0 && network->backend->gpu == NULL)
         status = measure_scopes(pruner, pass, x, below);
     TRY(communicator_agree(communicator, status));
     TRY(communicator->broadcast(communicator, below, sizeof below, 0));

@@ -140,6 +140,8 @@ class GpuCheck(ProgramTest):
         self.assertIn("| espalier ann_d | 128 | 512000 | 250.0 | 0.117 |", page)
         self.assertIn("| espalier ann_d, train.cudnn_autotune | 128 | 512000 |", page)
         self.assertIn("| espalier ann_d, not captured | 1024 | 2048000 | 500.0 | 0.029 |", page)
+        for form in ("masked", "deleted", "sparse form"):
+            self.assertIn(f"| espalier lenet_300_100, 2 % left, {form} | 1024 | 4096000 | 250.0 | 0.015 |", page)
         self.assertIn("| PyTorch ann_d, compiled | 128 | 128000 | 1000.0 | 0.469 |", page)
         configure, build = self.calls("cmake")
         for word in ("-DESPALIER_CUDA=ON", "-DESPALIER_MPI=ON", "-DESPALIER_TESTS=ON"):

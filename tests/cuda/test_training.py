@@ -128,6 +128,56 @@ class Annealed(ProgramTest):
         self.check(3)
 
 
+class Sparse(ProgramTest):
+    """lenet_300_100 with its dense layers in sparse form from the first pruning event on, with inputs
+    and units gone from their shapes."""
+
+    RECIPE = os.path.join(RECIPES, "lenet_300_100.cfg")
+    SETTINGS = ["data.train_limit=170", "data.test_limit=10", "data.validation=10", "train.batch=20",
+                "train.epochs=1", "prune.every=2", "prune.rate=0.9", "prune.schedule=geometric",
+                "prune.keep=0.02", "prune.sparse_below=0.9"]
+
+    def trained(self, name, ranks, settings=(), program=None, **env):
+        words = [*self.SETTINGS, *settings] + (["train.backend=cuda"] if program else [])
+        return self.train(self.RECIPE, name, words, ranks=ranks, env=environment(**env),
+                          **({"program": program} if program else {}))
+
+    def check(self, ranks):
+        """The CPU's masks, and its weights as nearly as the dense form has them; captured, and
+        queued in the other order, the same bits."""
+        cpu = self.trained("cpu", ranks)
+        dense = self.trained("dense", ranks, ["prune.deletion=mask"])
+        graph = self.trained("graph", ranks, program=EMULATED)
+        self.assertLess(summary(graph)["survivors"], 10000)
+        self.assertEqual(zeros(cpu), zeros(graph))
+        self.assertEqual(zeros(cpu), zeros(dense))
+        apart = largest_difference(model(cpu), model(dense))
+        self.assertLessEqual(largest_difference(model(cpu), model(graph)), 8 * apart)
+        other = self.trained("other", ranks, program=EMULATED, ESPALIER_CUDA_GRAPH="0",
+                             EMULATED_ORDER="reverse")
+        self.assertEqual(summary(other)["weights_sha256"], summary(graph)["weights_sha256"])
+
+    def test_sparse_form_on_1_rank(self):
+        self.check(1)
+
+    def test_sparse_form_on_2_ranks(self):
+        self.check(2)
+
+    def test_layers_are_in_sparse_form_below_the_threshold(self):
+        recipe = self.write("small.cfg", """network = (
+            { type = "dense"; units = 12; }, { type = "dense"; units = 10; } );
+            prune = { layers = ["dense1", "dense2"]; };""")
+        for below, name, other in (("0.9", "sparse weights", "cublas"),
+                                   ("0", "cublas", "sparse weights")):
+            words = ["bench", recipe, "--density", "0.05", "--steps", "1", "--plans"]
+            for setting in (f"data.dir={MNIST}", "train.backend=cuda", "train.batch=8",
+                            "data.train_limit=40", f"prune.sparse_below={below}"):
+                words += ["-s", setting]
+            printed = self.run_ok(*words, program=EMULATED).out
+            self.assertIn(name, printed)
+            self.assertNotIn(other, printed)
+
+
 class Together(ProgramTest):
     """Ranks and devices, failures, and what must not be left out: a network without convolutions."""
 

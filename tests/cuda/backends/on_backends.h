@@ -22,8 +22,10 @@ static inline enum status emulated_create(struct backend **backend) {
 static const char *const exact_convs[] = {"forward", "reverse"};
 enum { EXACT_CONVS = sizeof exact_convs / sizeof exact_convs[0] };
 
+/** NULL: in the order that EMULATED_ORDER says. */
 static inline int cpu_backends_with(const char *conv, struct backend **backends) {
-    emulation_set_order(conv != NULL && strcmp(conv, "reverse") == 0);
+    if (conv != NULL)
+        emulation_set_order(strcmp(conv, "reverse") == 0);
     assert_ok(emulated_create(&backends[0]));
     return 1;
 }

@@ -124,6 +124,7 @@ cudaError_t cudaDeviceGetAttribute(int *value, cudaDeviceAttr attribute, int dev
         {cudaDevAttrMaxSharedMemoryPerBlock, 48 << 10},
         {cudaDevAttrL2CacheSize, 1 << 20},
         {cudaDevAttrComputeMode, 0},
+        {cudaDevAttrClockRate, 1000000},
     };
     auto found = values.find(attribute);
     if (!is_device(device) || found == values.end())
