@@ -1,4 +1,4 @@
-/* Maps of blank pixels, and the gradients at blank positions. */
+/* Maps of blank pixels, and what becomes of those in a forward pass. */
 #include "blank.h"
 #include "cpu.h"
 
@@ -30,7 +30,7 @@ static size_t largest_map(const struct block_desc *desc) {
 
 enum status blank_create(struct block_plan *plan) {
     const struct block_desc *desc = &plan->desc;
-    const size_t samples = (size_t)plan->max_samples, outputs = (size_t)desc->output.channels;
+    const size_t samples = (size_t)plan->max_samples;
     struct blank *b = &plan->blank;
     *b = (struct blank){.scratch_size = 3 * largest_map(desc)};
     if (desc->kind != BLOCK_CONV || !plan->skips_blank)
@@ -41,9 +41,7 @@ enum status blank_create(struct block_plan *plan) {
         TRY(ARENA_ARRAY(plan->arena, samples * pixels_of(desc->output), &b->pooled));
     TRY(ARENA_ARRAY(plan->arena, samples, &b->counts));
     TRY(ARENA_ARRAY(plan->arena, (size_t)desc->input.channels, &b->input));
-    TRY(ARENA_ARRAY(plan->arena, outputs, &b->output));
-    TRY(ARENA_ARRAY(plan->arena, images_grains(plan) * outputs, &b->sums));
-    TRY(ARENA_ARRAY(plan->arena, outputs, &b->total));
+    TRY(ARENA_ARRAY(plan->arena, (size_t)desc->output.channels, &b->output));
     return ARENA_ARRAY(plan->arena, (size_t)plan->threads * b->scratch_size, &b->scratch);
 }
 
@@ -192,53 +190,4 @@ void blank_begin(struct block_plan *plan, const struct block_pass *pass) {
     if (before != NULL) /* else zeros, for good */
         memcpy(b->input, before->blank.output, (size_t)plan->desc.input.channels * sizeof(float));
     b->goes_on = plan->forward_kind->blank(plan, pass) && !plan_drops(plan, pass);
-}
-
-/* ---- gradients ---- */
-
-float *blank_sums(const struct block_plan *plan, int grain) {
-    const struct blank *b = &plan->blank;
-    return b->sums == NULL ? NULL : b->sums + (size_t)grain * (size_t)plan->desc.output.channels;
-}
-
-void blank_begin_grain(const struct block_plan *plan, int grain) {
-    if (plan->blank.on)
-        memset(blank_sums(plan, grain), 0, (size_t)plan->desc.output.channels * sizeof(float));
-}
-
-const float *blank_total(const struct block_plan *plan) {
-    return plan->blank.on ? plan->blank.total : NULL;
-}
-
-/* What the totals send to a blank pixel of the input: each goes through all taps. */
-static void send(const struct block_plan *plan, float *restrict to) {
-    const int channels = plan->desc.input.channels, area = plan->desc.kernel * plan->desc.kernel;
-    const float *weight = plan->weights;
-    memset(to, 0, (size_t)channels * sizeof *to);
-    for (int f = 0; f < plan->desc.output.channels; f++)
-        for (int c = 0; c < channels; c++) {
-            float taps = 0;
-            for (int t = 0; t < area; t++)
-                taps += *weight++;
-            to[c] += plan->blank.total[f] * taps;
-        }
-}
-
-void blank_add_up(const struct block_plan *plan, int grains) {
-    const struct block_plan *after = NULL;
-    for (; plan != NULL; after = plan, plan = plan->before) {
-        const struct blank *b = &plan->blank;
-        const int channels = plan->desc.output.channels;
-        if (!b->on)
-            continue;
-        memset(b->total, 0, (size_t)channels * sizeof *b->total);
-        if (after != NULL && after->blank.on && after->backward_kind->dx_lacks_blank) {
-            send(after, b->total);
-            plan->kernels->epilogue->activate_backward(plan->desc.activation, (size_t)channels, 1,
-                                                       b->output, b->total, b->total);
-        }
-        for (int g = 0; g < grains; g++)
-            for (int k = 0; k < channels; k++)
-                b->total[k] += blank_sums(plan, g)[k];
-    }
 }

@@ -3,18 +3,9 @@
  * A pixel of a chain's first input is blank where all its channels are zero; a position of a
  * convolution's linear map where it sees blank pixels alone and no padding; a pixel of its output
  * where all positions of its window are. What comes of blank pixels is the same everywhere, so it
- * is computed once a pass, and the forward pass copies it. In the backward pass the gradients at
- * blank positions may be added up in place of being taken through the convolution one by one:
- *     dW[f][c][i][j] += input[c] * sum[f],    dbias[f] += sum[f],
- * and what they send to the block before is sum[f] times the weights, all to blank pixels.
- *
- * How a kind of convolution takes part:
- *  - forward: it offers forward_kind.blank (cpu.h), and its `image` asks blank_positions or
- *    blank_outputs what it may skip;
- *  - backward: its images_kind adds the gradients of positions that it skips to blank_sums of the
- *    image's grain, and its `reduce` what blank_total makes of them to dweights and dbias. Where
- *    its dx lacks what those gradients send, it says so: backward_kind.dx_lacks_blank.
- * A kind that does nothing of this computes as ever, and the map ends at it.
+ * is computed once a pass, by the same kernels, and copied: results are the same to the bit. A kind
+ * of convolution takes part that offers forward_kind.blank (cpu.h); its `image` asks
+ * blank_positions or blank_outputs what it may skip. At one that does not, the map ends.
  *
  * Everything is the plan's, in its arena; a map lasts from the forward pass of its sample to the
  * next. $ESPALIER_BLANK=0 switches all of it off. */
@@ -34,8 +25,6 @@ struct blank {
     int *counts;      /* [max_samples] of blank positions */
     float *input;     /* [input channels] of a blank pixel */
     float *output;    /* [output channels] likewise, before dropout */
-    float *sums;      /* [grains][output channels] */
-    float *total;     /* [output channels] */
     uint8_t *scratch; /* [threads][scratch_size] */
     size_t scratch_size;
 };
@@ -76,19 +65,5 @@ void blank_erode(const struct block_plan *plan, const struct blank_windows *shap
 /** The next positions of a row [width] that are not blank, from `first` on; up to a few blank ones
  *  between them are taken along. At the row's end an empty span. */
 struct blank_span blank_next(const uint8_t *row, int width, int first);
-
-/** Sums of a grain's gradients with respect to the linear map, at blank positions that the backward
- *  pass skips, [output channels]. NULL where the plan has no part. */
-float *blank_sums(const struct block_plan *plan, int grain);
-
-/** Before the images of a grain: no gradients. */
-void blank_begin_grain(const struct block_plan *plan, int grain);
-
-/** After all images: the totals of this plan and of those before it in the chain, of so many
- *  grains, with what they send each other. */
-void blank_add_up(const struct block_plan *plan, int grains);
-
-/** The totals [output channels]; NULL where the plan has no part in this pass. */
-const float *blank_total(const struct block_plan *plan);
 
 #endif

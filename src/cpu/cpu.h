@@ -129,8 +129,7 @@ struct backward_kind {
     enum status (*prepare)(struct block_plan *plan, const struct block_pass *pass,
                            const struct backward_args *args);
     const struct images_kind
-        *images;         /* then run is images_backward; NULL: the whole batch at once */
-    bool dx_lacks_blank; /* what is in blank_sums has sent nothing to dx */
+        *images; /* then run is images_backward; NULL: the whole batch at once */
 };
 
 /** The run of forward kinds that go by images: each image from the first of the joined plans on. */

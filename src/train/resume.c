@@ -122,9 +122,9 @@ static enum status write_start(struct trainer *t, const char *file) {
         return ST_OK;
     TRY(run_dir_claim(t->options->run_dir, &t->recipe, t->options->resume));
     TRY(run_dir_reopen(t->options->run_dir));
+    TRY(event_log_cut(&t->log, t->state.events_bytes));
     if (t->options->resume)
         TRY(checkpoint_set_aside(t->options->run_dir, t->state.step));
-    TRY(event_log_cut(&t->log, t->state.events_bytes));
     if (t->state.step > 0)
         return event_resume(&t->log, t->state.step, file, t->communicator->size);
     return event_start(&t->log, &t->recipe, t->replica.network, t->communicator->size,

@@ -174,18 +174,19 @@ static bool is_among(uint32_t name, const uint32_t *names, int count) {
     return false;
 }
 
-/* Of the second convolution of the poster's network: what the heuristics put first is one of them,
- * and each is found again by its name, or cannot be finalised; for other samples, one of its
- * engine. */
+/* The second convolution of the poster's network. */
+static const struct block_desc poster_conv2 = {.kind = BLOCK_CONV,
+                                               .input = {26, 26, 32},
+                                               .linear = {24, 24, 32},
+                                               .output = {24, 24, 32},
+                                               .kernel = 3,
+                                               .stride = 1,
+                                               .pool = 1};
+
+/* What the heuristics put first is one of them, and each is found again by its name, or cannot be
+ * finalised; for other samples, one of its engine. */
 static void configurations_are_found_by_their_names(void **state) {
     (void)state;
-    const struct block_desc desc = {.kind = BLOCK_CONV,
-                                    .input = {26, 26, 32},
-                                    .linear = {24, 24, 32},
-                                    .output = {24, 24, 32},
-                                    .kernel = 3,
-                                    .stride = 1,
-                                    .pool = 1};
     char *properties = read_properties("h100");
     struct conv_target target = {.properties = properties};
     for (int pass = 0; pass < CONV_PASSES; pass++) {
@@ -193,19 +194,20 @@ static void configurations_are_found_by_their_names(void **state) {
         int count, found = 0;
         struct conv_plan *plan;
         target.choice = CONV_HEURISTICS;
-        assert_ok(conv_plan_candidates(&target, (enum conv_pass)pass, &desc, 128, names, &count));
+        assert_ok(
+            conv_plan_candidates(&target, (enum conv_pass)pass, &poster_conv2, 128, names, &count));
         assert_true(count >= 1);
-        assert_ok(conv_plan_find(&target, (enum conv_pass)pass, &desc, 128, &plan));
+        assert_ok(conv_plan_find(&target, (enum conv_pass)pass, &poster_conv2, 128, &plan));
         assert_true(plan != NULL || pass == CONV_FORWARD_RELU);
         assert_true(plan == NULL || is_among(conv_plan_name(plan), names, count));
         conv_plan_destroy(plan);
         for (int i = 0; i < count; i++) {
             assert_false(is_among(names[i], names, i));
             target.choice = names[i];
-            assert_ok(conv_plan_find(&target, (enum conv_pass)pass, &desc, 128, &plan));
+            assert_ok(conv_plan_find(&target, (enum conv_pass)pass, &poster_conv2, 128, &plan));
             found += plan != NULL && conv_plan_name(plan) == names[i];
             conv_plan_destroy(plan);
-            assert_ok(conv_plan_find(&target, (enum conv_pass)pass, &desc, 77, &plan));
+            assert_ok(conv_plan_find(&target, (enum conv_pass)pass, &poster_conv2, 77, &plan));
             assert_true(plan != NULL || pass == CONV_FORWARD_RELU);
             conv_plan_destroy(plan);
         }
@@ -217,27 +219,20 @@ static void configurations_are_found_by_their_names(void **state) {
 
 static void a_wrong_shape_is_refused(void **state) {
     (void)state;
-    const struct block_desc right = {.kind = BLOCK_CONV,
-                                     .input = {26, 26, 32},
-                                     .linear = {24, 24, 32},
-                                     .output = {24, 24, 32},
-                                     .kernel = 3,
-                                     .stride = 1,
-                                     .pool = 1};
     char *properties = read_properties("h100");
     const struct conv_target target = {.properties = properties};
     for (int pass = 0; pass < CONV_PASSES; pass++) {
         struct conv_plan *plan = NULL;
-        struct block_desc wrong = right;
+        struct block_desc wrong = poster_conv2;
         if (pass == CONV_FORWARD_RELU)
             continue; /* the same convolution, where there is an engine for it */
-        assert_ok(conv_plan_create(&target, (enum conv_pass)pass, &right, 128, &plan));
+        assert_ok(conv_plan_create(&target, (enum conv_pass)pass, &poster_conv2, 128, &plan));
         conv_plan_destroy(plan);
         wrong.linear.height++;
         assert_fails(conv_plan_create(&target, (enum conv_pass)pass, &wrong, 128, &plan),
                      ST_UNAVAILABLE, "cudnnBackendFinalize");
         assert_null(plan);
-        wrong = right;
+        wrong = poster_conv2;
         wrong.stride = 2;
         assert_fails(conv_plan_create(&target, (enum conv_pass)pass, &wrong, 128, &plan),
                      ST_UNAVAILABLE, "cudnnBackendFinalize");

@@ -6,6 +6,7 @@
 #include "../../src/cpu/kernels.h"
 #include "backend_reference.h"
 #include "check.h"
+#include "device_memory.h"
 
 #include <espalier/backend.h>
 #include <stdlib.h>
@@ -67,21 +68,5 @@ static inline void on_each_backend(void (*test)(struct backend *)) {
         on_each_backend(name##_on);                                                                \
     }                                                                                              \
     static void name##_on(struct backend *b)
-
-/** A copy in device memory; the backend's `release` frees it. */
-static inline void *device_of(struct backend *b, const void *values, size_t bytes) {
-    void *memory;
-    assert_ok(b->alloc(b, bytes, &memory));
-    assert_ok(b->upload(b, memory, values, bytes));
-    return memory;
-}
-
-/** A copy in host memory, freed by free(). */
-static inline void *host_of(struct backend *b, const void *device, size_t bytes) {
-    void *memory = malloc(bytes + 1);
-    assert_non_null(memory);
-    assert_ok(b->download(b, memory, device, bytes));
-    return memory;
-}
 
 #endif

@@ -6,6 +6,7 @@
 
 #include "backend_reference.h"
 #include "check.h"
+#include "device_memory.h"
 
 #include <espalier/backend.h>
 #include <stdlib.h>
@@ -55,21 +56,5 @@ static inline struct backend *cpu_backend_with(const char *isa, const char *conv
         backend->destroy(backend);                                                                 \
     }                                                                                              \
     static void name##_on(struct backend *b)
-
-/** A copy in device memory; the backend's `release` frees it. */
-static inline void *device_of(struct backend *b, const void *values, size_t bytes) {
-    void *memory;
-    assert_ok(b->alloc(b, bytes, &memory));
-    assert_ok(b->upload(b, memory, values, bytes));
-    return memory;
-}
-
-/** A copy in host memory, freed by free(). */
-static inline void *host_of(struct backend *b, const void *device, size_t bytes) {
-    void *memory = malloc(bytes + 1);
-    assert_non_null(memory);
-    assert_ok(b->download(b, memory, device, bytes));
-    return memory;
-}
 
 #endif
