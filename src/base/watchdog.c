@@ -12,7 +12,8 @@ static const double longest_pause = 1;
 static _Atomic uint64_t moves;
 static _Atomic bool waiting;
 
-/* How often each rank has begun to wait for the others: all do so in the same order. */
+/* How often each rank has begun to wait for the others: all do so in the same order. Changed under
+ * the watchdog's mutex, by the only thread that reads it without. */
 static _Atomic uint64_t own_waits;
 static struct {
     _Atomic uint64_t *mine;
@@ -36,18 +37,23 @@ void watchdog_beat(void) {
 void watchdog_share(void *const *counts, int rank, int ranks) {
     if (counts[0] == NULL)
         return;
+    pthread_mutex_lock(&dog.mutex);
     roll.mine = counts[rank];
     roll.all = counts;
     roll.ranks = ranks;
+    pthread_mutex_unlock(&dog.mutex);
 }
 
 /* The first rank that has not come as far as this one. */
 static int missing_rank(void) {
+    int missing = -1;
+    pthread_mutex_lock(&dog.mutex);
     const uint64_t here = atomic_load(roll.mine);
-    for (int rank = 0; rank < roll.ranks; rank++)
+    for (int rank = roll.ranks - 1; rank >= 0; rank--)
         if (atomic_load((_Atomic uint64_t *)roll.all[rank]) < here)
-            return rank;
-    return -1;
+            missing = rank;
+    pthread_mutex_unlock(&dog.mutex);
+    return missing;
 }
 
 void watchdog_waits(bool waits) {

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <espalier/events.h>
 #include <espalier/progress.h>
+#include <espalier/watchdog.h>
 #include <fcntl.h>
 #include <string.h>
 #include <sys/file.h>
@@ -23,6 +24,7 @@ static enum status lock(struct event_log *log, const char *run_dir, double wait_
             return ST_OK;
         if (monotonic_seconds() - begin >= wait_seconds)
             FAIL(ST_USAGE, "run directory %s is in use: another run is writing to it", run_dir);
+        watchdog_beat();
         nanosleep(&pause, NULL);
     }
     return ST_OK;

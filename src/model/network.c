@@ -1,6 +1,7 @@
 #include "model_internal.h"
 
 #include <espalier/initializer.h>
+#include <espalier/watchdog.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -78,6 +79,7 @@ static enum status allocate_block(struct network *network, int index) {
     size_t bytes = (size_t)network->max_samples * shape_size(block->desc.output) * sizeof(float);
     TRY(backend->block_plan_create(backend, &block->desc, network->max_samples, index == 0,
                                    &block->plan));
+    watchdog_beat();
     block->sparse_below = backend->block_plan_sparse_below(block->plan);
     block->planned = block_weights(&block->desc);
     block->reduced = block->desc;

@@ -11,7 +11,9 @@
 static enum status load_data(struct trainer *t) {
     const struct data_settings *data = &t->recipe.data;
     TRY(dataset_load(data->dir, DATASET_TRAIN, data->train_limit, &t->train));
+    watchdog_beat();
     TRY(dataset_load(data->dir, DATASET_TEST, data->test_limit, &t->test));
+    watchdog_beat();
     if (t->train.shape.height != t->test.shape.height ||
         t->train.shape.width != t->test.shape.width)
         FAIL(ST_INPUT, "%s: training images are %dx%d, test images %dx%d", data->dir,
@@ -50,12 +52,14 @@ static enum status prepare_rank(struct trainer *t) {
     return build(t);
 }
 
-/* To connect is to wait for the other ranks, which may not come. */
-static enum status join(struct trainer *t) {
-    TRY(watchdog_start(t->recipe.train.hang_seconds, t->options->alarm));
-    const enum status status = replica_join(&t->replica, t->options->share_gpus);
-    watchdog_stop();
-    return status;
+/* The ranks see from now on which of them it is that they wait for. */
+static enum status share_waits(struct trainer *t) {
+    struct communicator *c = t->communicator;
+    t->waits = calloc((size_t)c->size, sizeof *t->waits);
+    TRY_TOGETHER(c, t->waits != NULL ? ST_OK : status_fail(ST_MEMORY, "out of memory"));
+    TRY(c->map(c, sizeof(uint64_t), t->waits));
+    watchdog_share(t->waits, c->rank, c->size);
+    return ST_OK;
 }
 
 static enum status choose(struct trainer *t) {
@@ -69,8 +73,9 @@ static enum status choose(struct trainer *t) {
 
 static enum status prepare(struct trainer *t, bool *finished) {
     t->start_seconds = monotonic_seconds();
+    TRY(share_waits(t));
     TRY_TOGETHER(t->communicator, prepare_rank(t));
-    TRY(join(t));
+    TRY(replica_join(&t->replica, t->options->share_gpus));
     TRY(trainer_open(t, finished)); /* not before all ranks can train */
     if (*finished)
         return ST_OK;
@@ -212,21 +217,12 @@ static enum status train(struct trainer *t) {
     return ST_OK;
 }
 
-static enum status start_watchdog(struct trainer *t) {
-    struct communicator *c = t->communicator;
-    t->waits = calloc((size_t)c->size, sizeof *t->waits);
-    TRY_TOGETHER(c, t->waits != NULL ? ST_OK : status_fail(ST_MEMORY, "out of memory"));
-    TRY(c->map(c, sizeof(uint64_t), t->waits));
-    watchdog_share(t->waits, c->rank, c->size);
-    return watchdog_start(t->recipe.train.hang_seconds, t->options->alarm);
-}
-
 static enum status run(struct trainer *t) {
     bool finished = false;
+    TRY(watchdog_start(t->recipe.train.hang_seconds, t->options->alarm));
     TRY(prepare(t, &finished));
     if (finished)
         return ST_OK;
-    TRY(start_watchdog(t));
     TRY(train(t));
     TRY(pruner_compare_replicas(&t->pruner, t->replica.step));
     return communicator_agree(t->communicator, trainer_write_results(t));

@@ -47,6 +47,13 @@ class Hang(ResumeTest):
         messages = self.hang(2, 1, signal.SIGSTOP)
         self.assertRegex(messages[0], "rank 0 has waited [0-9]+ s for another rank, which must")
 
+    def test_stopped_process_before_the_first_update(self):
+        """At its first event, between the ranks' meeting and the training."""
+        env = environment(LD_PRELOAD=os.environ["FAULT_SHIM"], FAULT="stop", FAULT_AT="1",
+                          FAULT_DIR=self.path("run"), FAULT_SITE="write events.jsonl")
+        err = self.finish(self.start("run", SLOW + ["train.hang_seconds=2"], ranks=2, env=env), 1)
+        self.assertRegex(err, "rank 1 has waited [0-9]+ s for rank 0, which must")
+
     def test_suspended_and_continued(self):
         """Time that the process was not running does not count."""
         process = self.start_and_pause("run", SETTINGS + ["train.hang_seconds=3"])
