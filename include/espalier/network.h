@@ -37,8 +37,9 @@ struct parameter {
     size_t count;          /* survivors */
     uint32_t *indices;     /* device [count], ascending original indices; NULL while all survive */
     bool sparse;           /* the form in which its block takes it */
-    float *dense, *dense_gradient; /* device [room]; NULL while all survive, or sparse; under a
-                                      mask `dense` is scratch: beta is the dense array */
+    float *dense, *dense_gradient; /* device [room]; NULL while all survive, or where a sparse block
+                                      takes all that do; under a mask `dense` is scratch: beta is
+                                      the dense array */
     size_t room;
     uint32_t *places; /* device [count]: where survivors are in them; NULL: at their indices */
 };

@@ -173,9 +173,12 @@ static enum status make_room(struct backend *backend, struct parameter *p, size_
     return backend->alloc(backend, bytes, (void **)&p->dense_gradient);
 }
 
+/* Survivors are taken as they are in beta. */
 static void release_room(struct backend *backend, struct parameter *p) {
+    backend->release(backend, p->places);
     backend->release(backend, p->dense);
     backend->release(backend, p->dense_gradient);
+    p->places = NULL;
     p->dense = p->dense_gradient = NULL;
     p->room = 0;
 }
@@ -203,8 +206,8 @@ static enum status tell_part(struct backend *backend, struct block_plan *plan,
     return status;
 }
 
-static enum status place(struct network *network, struct block *block,
-                         const struct placement *placement) {
+static enum status place_parts(struct network *network, struct block *block,
+                               const struct placement *placement) {
     struct backend *backend = network->backend;
     struct parameter *p = &network->parameters[block->weight];
     struct constants *c = block->constants;
@@ -219,6 +222,17 @@ static enum status place(struct network *network, struct block *block,
     c->weights = p->dense + placement->begins[PART_CONSTANTS];
     c->weight_gradient = p->dense_gradient + placement->begins[PART_CONSTANTS];
     return tell_part(backend, c->reader, &c->desc, placement, sparse, PART_CONSTANTS);
+}
+
+/* Where the block takes every survivor, in sparse form they are in its order as they are. */
+static enum status place(struct network *network, struct block *block,
+                         const struct placement *placement) {
+    struct parameter *p = &network->parameters[block->weight];
+    if (!block->reduction.sparse || block->constants != NULL ||
+        placement->counts[PART_BLOCK] < p->count)
+        return place_parts(network, block, placement);
+    release_room(network->backend, p);
+    return tell_part(network->backend, block->plan, &block->reduced, placement, true, PART_BLOCK);
 }
 
 static enum status place_survivors(struct arena *arena, struct network *network, int index) {

@@ -268,14 +268,28 @@ ON_EACH_BACKEND(softmax_cross_entropy_breaks_ties_to_the_first) {
 
 /* ---- survivors ---- */
 
-ON_EACH_BACKEND(gather_and_scatter_are_inverse_on_survivors) {
-    float *dense = case_floats(seed, 21, COUNT), *fresh = case_floats(seed, 22, COUNT);
-    uint32_t indices[COUNT];
+/* Here and there, or in runs that begin anywhere; indices ascend but for one pair in a run. */
+static size_t choose_indices(bool in_runs, uint32_t total, uint32_t *indices) {
+    enum { PERIOD = 53, LEFT_OUT = 5, SWAPPED = 70 };
     size_t count = 0;
-    for (uint32_t i = 0; i < COUNT; i++)
-        if (i * i % 7 < 3)
+    for (uint32_t i = 0; i < total; i++)
+        if (in_runs ? i % PERIOD >= LEFT_OUT : i * i % 7 < 3)
             indices[count++] = i;
-    float *device = device_of(b, dense, COUNT * sizeof *dense);
+    indices[SWAPPED] ^= indices[SWAPPED + 1];
+    indices[SWAPPED + 1] ^= indices[SWAPPED];
+    indices[SWAPPED] ^= indices[SWAPPED + 1];
+    return count;
+}
+
+static void check_gather_and_scatter(struct backend *b, bool in_runs, uint32_t total) {
+    float *dense = case_floats(seed, 21, total), *fresh = case_floats(seed, 22, total);
+    float *want = case_floats(seed, 21, total);
+    uint32_t *indices = malloc(total * sizeof *indices);
+    assert_non_null(indices);
+    const size_t count = choose_indices(in_runs, total, indices);
+    for (size_t j = 0; j < count; j++)
+        want[indices[j]] = fresh[j];
+    float *device = device_of(b, dense, total * sizeof *dense);
     void *list = device_of(b, indices, count * sizeof *indices);
     float *values = device_of(b, fresh, count * sizeof *fresh);
     assert_ok(b->scatter(b, values, list, count, device));
@@ -283,20 +297,23 @@ ON_EACH_BACKEND(gather_and_scatter_are_inverse_on_survivors) {
     assert_ok(b->gather(b, device, list, count, values));
     assert_ok(b->gather(b, device, list, 0, values));
     float *gathered = host_of(b, values, count * sizeof *fresh);
-    float *scattered = host_of(b, device, COUNT * sizeof *dense);
+    float *scattered = host_of(b, device, total * sizeof *dense);
     assert_memory_equal(gathered, fresh, count * sizeof *fresh);
-    for (uint32_t i = 0, j = 0; i < COUNT; i++)
-        if (j < count && indices[j] == i)
-            assert_true(scattered[i] == fresh[j++]);
-        else
-            assert_true(scattered[i] == dense[i]);
-    void *const memory[] = {device, list, values};
+    assert_memory_equal(scattered, want, total * sizeof *want);
+    void *const on_device[] = {device, list, values};
     for (int i = 0; i < 3; i++)
-        b->release(b, memory[i]);
-    free(gathered);
-    free(scattered);
-    free(dense);
-    free(fresh);
+        b->release(b, on_device[i]);
+    void *const on_host[] = {gathered, scattered, dense, fresh, want, indices};
+    for (int i = 0; i < 6; i++)
+        free(on_host[i]);
+}
+
+ON_EACH_BACKEND(gather_and_scatter_are_inverse_on_survivors) {
+    enum { MANY = 10007 }; /* for a team */
+    check_gather_and_scatter(b, false, COUNT);
+    check_gather_and_scatter(b, true, COUNT);
+    check_gather_and_scatter(b, false, MANY);
+    check_gather_and_scatter(b, true, MANY);
 }
 
 /* Masks whose bits are `pattern` of the index; words are their own indices times an odd number. */

@@ -174,12 +174,15 @@ static void check_model(const struct fixture *f) {
         assert_int_equal(parameter->offset, offset);
         assert_int_equal(parameter->count, alive);
         assert_int_equal(parameter->indices == NULL, alive == parameter->original_count);
-        double below = f->network->blocks[parameter->block].sparse_below;
-        bool sparse = (double)alive < below * (double)parameter->original_count;
-        bool is_part = parameter->places != NULL; /* its density is another one */
-        assert_true(is_part || parameter->sparse == sparse);
+        const struct block *block = &f->network->blocks[parameter->block];
+        bool sparse = (double)alive < block->sparse_below * (double)parameter->original_count;
+        bool is_part = parameter->is_weight && /* its density is another one */
+                       block_weights(&block->reduced) != block_weights(&block->desc);
+        bool has_places = parameter->places != NULL; /* or the part takes them as they are */
+        assert_true(is_part ? has_places || parameter->sparse : parameter->sparse == sparse);
+        assert_true(is_part || !has_places);
         assert_int_equal(parameter->dense != NULL,
-                         is_part || (parameter->indices != NULL && !sparse));
+                         is_part ? has_places : parameter->indices != NULL && !sparse);
         assert_int_equal(parameter->dense_gradient != NULL, parameter->dense != NULL);
         if (parameter->indices != NULL)
             check_indices(f, p);
