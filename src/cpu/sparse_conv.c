@@ -9,7 +9,8 @@
 
 #include <string.h>
 
-enum { PART = 512 }; /* weights whose gradient a thread adds up at a time */
+/* Weights whose gradient a thread adds up at a time; values of a unit's state. */
+enum { PART = 512, PLACES = 256 };
 
 struct sparse_conv {
     int stride, phases;    /* planes of a channel */
@@ -18,6 +19,7 @@ struct sparse_conv {
     int stretch;           /* vectors of an output, in a plane's rows */
     size_t lead, gradient; /* floats before an output's gradient, and of its plane */
     size_t x_floats, dz_floats;
+    int32_t places[PLACES];           /* of a window's maximum, in a plane, from its corner on */
     float *x;                         /* [threads][x_floats]: zero where no pixel is */
     float *dz;                        /* [threads][dz_floats]: zero where no output is */
     float *weight_gradient;           /* [grains][count], of the survivors' arena */
@@ -98,6 +100,8 @@ static enum status forward_create(struct block_plan *plan, size_t *scratch_float
     TRY(ARENA_ARRAY(plan->arena, columns, &s->input));
     TRY(ARENA_ARRAY(plan->arena, columns, &s->reversed));
     fill_layout(s, desc);
+    for (int place = 0; place < desc->pool * desc->pool; place++) /* of what is dropped: 0 */
+        s->places[place] = place / desc->pool * s->width + place % desc->pool;
     *scratch_floats =
         filters * (size_t)(s->stretch * plan->kernels->lanes) + shape_size(desc->linear);
     return ST_OK;
@@ -108,7 +112,7 @@ static enum status backward_create(struct block_plan *plan, size_t *scratch_floa
     const struct sparse_conv *s = sparse_of(plan);
     const size_t planes = (size_t)(plan->desc.input.channels * s->phases) * s->plane;
     plan->backward = plan->forward;
-    *scratch_floats = shape_size(plan->desc.linear) + (plan->first ? 0 : planes);
+    *scratch_floats = plan->first ? 0 : planes;
     return ST_OK;
 }
 
@@ -197,13 +201,31 @@ static void drain_dx(const struct block_plan *plan, const float *planes, float *
 }
 
 /* dz [h][w][k] -> planes, in their rows. */
-static void fill_dz(const struct block_plan *plan, const float *dz, float *planes) {
+static void fill_dz_unpooled(const struct block_plan *plan, const float *dz, float *planes) {
     const struct sparse_conv *s = sparse_of(plan);
     const struct shape out = plan->desc.linear;
     const size_t filters = (size_t)out.channels;
     for (int row = 0; row < out.height; row++, dz += (size_t)out.width * filters)
         transpose(plan, out.width, out.channels, dz, filters,
                   planes + s->lead + (size_t)(row * s->width), s->gradient);
+}
+
+/* The gradients g [windows][k] of the maxima, whose places the state has, -> planes of dz. */
+static void fill_dz_pooled(const struct block_plan *plan, const float *g, const uint8_t *state,
+                           float *planes) {
+    const struct sparse_conv *s = sparse_of(plan);
+    const struct shape out = plan->desc.output, linear = plan->desc.linear;
+    const int pool = plan->desc.pool, last = (linear.height - 1) * s->width + linear.width;
+    for (int k = 0; k < out.channels; k++)
+        memset(planes + s->lead + (size_t)k * s->gradient, 0, (size_t)last * sizeof *planes);
+    for (int row = 0; row < out.height; row++)
+        for (int column = 0; column < out.width; column++) {
+            float *corner = planes + s->lead + (size_t)((row * s->width + column) * pool);
+            for (int k = 0; k < out.channels; k++, corner += s->gradient)
+                corner[s->places[state[k]]] = g[k];
+            g += out.channels;
+            state += out.channels;
+        }
 }
 
 /* ---- stretches ---- */
@@ -277,13 +299,17 @@ static void backward_begin(const struct block_plan *plan, int grain) {
 
 static void backward_image(const struct block_plan *plan, const struct image_gradient *image) {
     const struct sparse_conv *s = sparse_of(plan);
-    const struct shape out = plan->desc.linear;
+    const struct shape out = plan->desc.output;
     const size_t grain = (size_t)(image->sample / GRAIN_IMAGES);
-    float *dz = plan_scratch(plan);
-    epilogue_backward(plan, image->pass, image->sample, image->y, image->dy, dz);
-    add_bias_gradient(out.height * out.width, out.channels, dz,
+    float *g = image->dy; /* in its place */
+    epilogue_gradient(plan, image->pass, image->sample, image->y, g, g);
+    add_bias_gradient(out.height * out.width, out.channels, g,
                       s->bias_gradient + grain * (size_t)out.channels);
-    fill_dz(plan, dz, thread_dz(plan));
+    if (plan->desc.pool > 1)
+        fill_dz_pooled(plan, g, plan->state + (size_t)image->sample * shape_size(out),
+                       thread_dz(plan));
+    else
+        fill_dz_unpooled(plan, g, thread_dz(plan));
     fill_x(plan, image->x, thread_x(plan));
     const struct survivor_rows rows = sparse_rows(&s->matrix, NULL, 0, out.channels, 0, 1);
     const struct survivor_factors factors = {.left = thread_dz(plan) + s->lead,
@@ -294,7 +320,7 @@ static void backward_image(const struct block_plan *plan, const struct image_gra
     plan->kernels->survivors->correlate(&rows, &factors, true,
                                         s->weight_gradient + grain * s->matrix.count);
     if (!plan->first)
-        input_gradient(plan, dz + shape_size(out), image->dx);
+        input_gradient(plan, plan_scratch(plan), image->dx);
 }
 
 /* Weights in parts, then the biases. */

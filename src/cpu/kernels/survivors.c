@@ -115,6 +115,19 @@ static void correlate_lanes(const struct survivor_factors *f, const float *left,
     vec_store(out, add ? vec_add(vec_load(out), sums) : sums);
 }
 
+/* More than FEW, and fewer than LANES. */
+static void correlate_most(const struct survivor_factors *f, const float *left,
+                           const int32_t *offsets, int count, bool add, float *out) {
+    vec sum[LANES] = {vec_zero()}; /* and so the others */
+#pragma GCC unroll 2
+    for (int i = 0; i < LANES; i += AT_ONCE)
+        if (i < count)
+            correlate_entries(f, left, offsets + i, AT_ONCE,
+                              count - i < AT_ONCE ? count - i - 1 : AT_ONCE - 1, sum + i);
+    const vec sums = sum_each(sum);
+    vec_store_first(out, add ? vec_add(vec_load_first(out, count), sums) : sums, count);
+}
+
 static void correlate_few(const struct survivor_factors *f, const float *left,
                           const int32_t *offsets, int count, bool add, float *out) {
     vec sum[AT_ONCE];
@@ -131,6 +144,10 @@ static void correlate(const struct survivor_rows *rows, const struct survivor_fa
         uint32_t e = rows->begin[r];
         for (; e + LANES <= end; e += LANES)
             correlate_lanes(factors, left, rows->offsets + e, add, out + e);
+        if ((int)LANES > FEW && end - e > FEW) {
+            correlate_most(factors, left, rows->offsets + e, (int)(end - e), add, out + e);
+            continue;
+        }
         for (; e < end; e += FEW)
             correlate_few(factors, left, rows->offsets + e, end - e < FEW ? (int)(end - e) : FEW,
                           add, out + e);
