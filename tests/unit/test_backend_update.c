@@ -9,8 +9,9 @@
 #include <float.h>
 #include <math.h>
 
-/* More than one SIMD vector a thread, and a multiple of neither. */
-enum { COUNT = 1003 };
+/* More than one SIMD vector a thread, and a multiple of neither; so many that a team shares them.
+ */
+enum { COUNT = 1003, MANY = 10007 };
 static const uint64_t seed = 20170501;
 
 /* ---- optimizers: each step from the state that the backend itself has reached ---- */
@@ -74,14 +75,14 @@ typedef struct stepped step_rule(const struct update_args *args, struct element 
 
 struct optimizer_case {
     struct update_args args;
-    int states;
+    int states, count;
     step_rule *rule;
 };
 
 /* Magnitudes from 1e-6 to 1e2, and zeros. */
-static float *gradients(uint32_t stream) {
-    float *g = case_floats(seed, 100 + stream, COUNT);
-    for (int i = 0; i < COUNT; i++)
+static float *gradients(uint32_t stream, int count) {
+    float *g = case_floats(seed, 100 + stream, (size_t)count);
+    for (int i = 0; i < count; i++)
         g[i] *= i % 10 == 0 ? 0.0F : powf(10, (float)(i % 9 - 6));
     return g;
 }
@@ -93,16 +94,16 @@ static void assert_within(double got, double want, double error) {
 
 static void check_step(struct backend *b, const struct optimizer_case *c,
                        const struct update_args *args, float *beta, float *states[2]) {
-    size_t bytes = COUNT * sizeof(float);
-    float *g = gradients((uint32_t)args->step), *device = device_of(b, g, bytes);
+    const size_t count = (size_t)c->count, bytes = count * sizeof(float);
+    float *g = gradients((uint32_t)args->step, c->count), *device = device_of(b, g, bytes);
     float *w = host_of(b, beta, bytes), *s[2] = {NULL, NULL}, *t[2] = {NULL, NULL};
     for (int i = 0; i < c->states; i++)
         s[i] = host_of(b, states[i], bytes);
-    assert_ok(b->update(b, args, beta, device, states[0], states[1], COUNT));
+    assert_ok(b->update(b, args, beta, device, states[0], states[1], count));
     float *updated = host_of(b, beta, bytes);
     for (int i = 0; i < c->states; i++)
         t[i] = host_of(b, states[i], bytes);
-    for (int i = 0; i < COUNT; i++) {
+    for (size_t i = 0; i < count; i++) {
         struct element e = {w[i], g[i], s[0] == NULL ? 0 : s[0][i], s[1] == NULL ? 0 : s[1][i]};
         struct stepped want = c->rule(args, e);
         assert_within(updated[i], want.value.w, want.error.w);
@@ -117,12 +118,13 @@ static void check_step(struct backend *b, const struct optimizer_case *c,
     b->release(b, device);
 }
 
-static void check_optimizer(struct backend *b, struct optimizer_case c) {
+static void check_steps(struct backend *b, struct optimizer_case c) {
     enum { STEPS = 6 };
-    float *initial = case_floats(seed, 31, COUNT), *states[2] = {NULL, NULL};
-    float *beta = device_of(b, initial, COUNT * sizeof *initial);
+    const size_t bytes = (size_t)c.count * sizeof(float);
+    float *initial = case_floats(seed, 31, (size_t)c.count), *states[2] = {NULL, NULL};
+    float *beta = device_of(b, initial, bytes);
     for (int i = 0; i < c.states; i++)
-        assert_ok(b->alloc(b, COUNT * sizeof(float), (void **)&states[i]));
+        assert_ok(b->alloc(b, bytes, (void **)&states[i]));
     for (c.args.step = 1; c.args.step <= STEPS; c.args.step++)
         check_step(b, &c, &c.args, beta, states);
     assert_ok(b->update(b, &c.args, beta, beta, states[0], states[1], 0));
@@ -130,6 +132,13 @@ static void check_optimizer(struct backend *b, struct optimizer_case c) {
     b->release(b, states[0]);
     b->release(b, states[1]);
     free(initial);
+}
+
+static void check_optimizer(struct backend *b, struct optimizer_case c) {
+    c.count = COUNT;
+    check_steps(b, c);
+    c.count = MANY;
+    check_steps(b, c);
 }
 
 ON_EACH_BACKEND(update_sgd) {
@@ -285,7 +294,7 @@ ON_EACH_BACKEND(decay_pulls_weights_to_zero) {
     const struct update_args args = {
         .kind = OPTIMIZER_SGD, .learning_rate = 0.5F, .l1 = 0.125F, .l2 = 0.3F};
     const size_t bytes = COUNT * sizeof(float);
-    float *w = case_floats(seed, 7, COUNT), *g = gradients(1);
+    float *w = case_floats(seed, 7, COUNT), *g = gradients(1, COUNT);
     for (int i = 0; i < COUNT; i += 5)
         w[i] = i % 2 == 0 ? 0.0F : -0.0F;
     float *beta = device_of(b, w, bytes), *gradient = device_of(b, g, bytes);
