@@ -64,6 +64,17 @@ class Train(ClusterTest):
         self.wait_for(job, "COMPLETED")
         self.assert_same_as_undisturbed(self.path("run"))
 
+    def test_time_limit(self):
+        """A minute, Slurm's shortest, of which the job uses nothing: Slurm's own signal, half a minute
+        before the end, comes with one that lets it go on."""
+        job = self.submit_train("run", options=("--nodes=2", "--time=1", "--signal=USR1@30"),
+                                ESPALIER=self.freezing_program("run"))
+        self.wait_until_frozen(job)
+        self.wait_for_restart(job, 1)
+        self.assertIn("exit code 75", self.output(job))
+        self.wait_for(job, "COMPLETED")
+        self.assert_same_as_undisturbed(self.path("run"))
+
     def test_signal_before_the_program_is_ready(self):
         """It ends a program in espalier's place at its first start: the job comes back as well."""
         program = self.write("program", '#!/bin/sh\n[ "${SLURM_RESTART_COUNT:-0}" -gt 0 ] || kill -USR1 $$\n'
