@@ -1,10 +1,9 @@
 /* Batches, the loss, and the survivors' index operations. */
 #include "cpu.h"
 
-#include <string.h>
-
 #include <espalier/bitmask.h>
 #include <espalier/digest.h>
+#include <string.h>
 
 /* Shuffled images are nowhere near each other: ask for one while working on another. */
 static void prefetch(const uint8_t *bytes, size_t count) {

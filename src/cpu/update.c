@@ -17,11 +17,11 @@ static float *from(float *state, size_t first) {
 enum status cpu_update(struct backend *backend, const struct update_args *args, float *beta,
                        float *gradient, float *state0, float *state1, size_t count) {
     const struct update_kernels *kernels = cpu_kernels(backend)->update;
-    const size_t block = block_of(count, backend->threads);
     if (count <= FEW) {
         kernels->update(args, (struct update_vectors){beta, gradient, state0, state1}, count);
         return ST_OK;
     }
+    const size_t block = block_of(count, backend->threads);
 #pragma omp parallel for num_threads(backend->threads)
     for (size_t first = 0; first < count; first += block) {
         const struct update_vectors vectors = {beta + first, gradient + first, from(state0, first),
