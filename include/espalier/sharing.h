@@ -16,12 +16,15 @@ struct sharing {
     size_t capacity;        /* floats of a vector */
     void **maps;            /* [size]: each rank's memory; NULL: nothing is shared */
     float *beta, *gradient; /* this rank's [capacity], zeros at first */
+    double *exact;          /* likewise, where sums are exact; NULL else */
     uint64_t meetings;
 };
 
 /** Map vectors of up to `count` floats among the ranks; `maps` stays NULL for one rank, and for
- *  ranks that cannot map each other's memory. Collective. */
-enum status sharing_create(struct communicator *communicator, size_t count, struct sharing *);
+ *  ranks that cannot map each other's memory. `exact`: with a vector of doubles, in which each rank
+ *  leaves values whose sums are exact. Collective. */
+enum status sharing_create(struct communicator *communicator, size_t count, bool exact,
+                           struct sharing *);
 void sharing_destroy(struct sharing *); /* legal on a zeroed one; leaves the vectors */
 
 /** A range of a vector. */
@@ -47,6 +50,9 @@ void sharing_sum_wishes(const struct sharing *, float *wishes, int count);
 /** gradient[range] = the ranks' gradients added up in their order. To be called between two
  *  meetings, for no more than this rank's share. */
 void sharing_sum(const struct sharing *, struct share range);
+
+/** gradient[range] = the ranks' exact vectors added up, rounded once; else as sharing_sum. */
+void sharing_sum_exact(const struct sharing *, struct share range);
 
 /** Take the other ranks' shares of beta [count] from them, likewise between two meetings. */
 void sharing_fetch(const struct sharing *, size_t count);

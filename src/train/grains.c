@@ -23,7 +23,7 @@ struct slice replica_shard(const struct recipe *recipe, uint32_t count, int rank
     return (struct slice){begin, (end < count ? end : count) - begin};
 }
 
-enum status replica_create_grains(struct replica *r) {
+enum status replica_check_grains(const struct replica *r) {
     for (int i = 0; i < r->recipe->layers_count; i++)
         if (r->recipe->layers[i].type == LAYER_BATCHNORM)
             FAIL(ST_INPUT,
@@ -32,7 +32,13 @@ enum status replica_create_grains(struct replica *r) {
                  r->recipe->path, r->recipe->layers[i].name);
     if (!r->backend->host_memory)
         FAIL(ST_UNAVAILABLE, "train.reproducible: not on the backend %s", r->backend->name);
-    r->exact = malloc(r->network->original_count * sizeof *r->exact);
+    return ST_OK;
+}
+
+enum status replica_join_grains(struct replica *r) {
+    r->exact = r->sharing.exact;
+    if (r->exact == NULL)
+        r->exact = malloc(r->network->original_count * sizeof *r->exact);
     if (r->exact == NULL)
         FAIL(ST_MEMORY, "out of memory: the exact gradient");
     return ST_OK;
@@ -44,7 +50,7 @@ struct grain {
     bool first, last;
 };
 
-/* The ranks' sums start with the last grain's gradient, layer by layer. */
+/* Where ranks send, their sums start with the last grain's gradient, layer by layer. */
 static enum status add_gradient(void *context, size_t offset, size_t count) {
     const struct grain *grain = context;
     struct replica *r = grain->r;
@@ -52,7 +58,7 @@ static enum status add_gradient(void *context, size_t offset, size_t count) {
                    r->backend->threads))
         FAIL(ST_NUMERIC, "update %lld: a gradient of %g or more: train.reproducible cannot sum it",
              (long long)r->step + 1, (double)EXACT_GRADIENT_LIMIT);
-    if (!grain->last)
+    if (!grain->last || replica_shares(r))
         return ST_OK;
     return r->communicator->allreduce_start_doubles(r->communicator, r->exact + offset, count);
 }

@@ -48,7 +48,7 @@ enum status replica_create(const struct recipe *recipe, struct communicator *com
                        (void **)&replica->x));
     TRY(backend->alloc(backend, sizeof *replica->sums, (void **)&replica->sums));
     if (recipe->train.reproducible)
-        TRY(replica_create_grains(replica));
+        TRY(replica_check_grains(replica));
     replica->permutation = malloc(train->count * sizeof *replica->permutation);
     if (replica->permutation == NULL)
         FAIL(ST_MEMORY, "out of memory: a permutation of %u samples", train->count);
@@ -64,7 +64,8 @@ void replica_destroy(struct replica *replica) {
     backend->release(backend, replica->batch_ids);
     backend->release(backend, replica->x);
     backend->release(backend, replica->sums);
-    free(replica->exact);
+    if (replica->exact != replica->sharing.exact)
+        free(replica->exact);
     device_dataset_destroy(&replica->data);
     optimizer_destroy(&replica->optimizer);
     network_destroy(replica->network);
@@ -75,16 +76,17 @@ void replica_destroy(struct replica *replica) {
     memset(replica, 0, sizeof *replica);
 }
 
-static bool shares(const struct replica *r) {
+bool replica_shares(const struct replica *r) {
     return r->sharing.maps != NULL;
 }
 
 /* Memory of the host is what the ranks can map. */
 static enum status join_memory(struct replica *r) {
-    if (!r->backend->host_memory || r->exact != NULL)
+    if (!r->backend->host_memory)
         return ST_OK;
-    TRY(sharing_create(r->communicator, r->network->original_count, &r->sharing));
-    if (!shares(r))
+    TRY(sharing_create(r->communicator, r->network->original_count, r->recipe->train.reproducible,
+                       &r->sharing));
+    if (!replica_shares(r))
         return ST_OK;
     return network_move_vectors(r->network, r->sharing.beta, r->sharing.gradient);
 }
@@ -94,11 +96,14 @@ enum status replica_join(struct replica *r, bool share_gpus) {
     c->patience_seconds = r->recipe->train.hang_seconds;
     TRY(communicator_join_gpu(c, r->backend->gpu, share_gpus));
     TRY_TOGETHER(c, staging_create(c, r->backend, r->network->original_count, &r->staging));
-    return join_memory(r);
+    TRY(join_memory(r));
+    if (r->recipe->train.reproducible)
+        TRY_TOGETHER(c, replica_join_grains(r));
+    return ST_OK;
 }
 
 enum status replica_complete(struct replica *r) {
-    for (int i = 0; shares(r) && i < OPTIMIZER_STATES_MAX; i++)
+    for (int i = 0; replica_shares(r) && i < OPTIMIZER_STATES_MAX; i++)
         if (r->optimizer.states[i] != NULL)
             TRY(sharing_complete(&r->sharing, r->optimizer.states[i], r->network->count));
     return ST_OK;
@@ -113,7 +118,7 @@ enum status replica_shuffle(struct replica *replica, int epoch) {
 
 static enum status gradient_ready(void *context, size_t offset, size_t count) {
     struct replica *r = context;
-    if (shares(r))
+    if (replica_shares(r))
         return ST_OK; /* the others will read it where it is */
     return staging_start(&r->staging, r->network->gradient, offset, count);
 }
@@ -124,8 +129,8 @@ static void poll_communicator(void *context) {
 }
 
 struct poll replica_poll(struct replica *r) {
-    return (struct poll){.call = r->communicator->size > 1 ? poll_communicator : NULL,
-                         .context = r};
+    const bool sends = r->communicator->size > 1 && !replica_shares(r);
+    return (struct poll){.call = sends ? poll_communicator : NULL, .context = r};
 }
 
 static enum status sum_over_ranks(void *context, double *values, size_t count) {
@@ -168,10 +173,8 @@ enum status replica_pass(struct replica *r, const struct block_pass *pass, uint3
 
 static enum status compute_gradient(struct replica *r, const struct block_pass *pass,
                                     uint32_t batch, double *mark) {
-    const struct gradient_sink sink = {.ready = gradient_ready,
-                                       .poll = shares(r) ? (struct poll){.call = NULL}
-                                                         : replica_poll(r),
-                                       .context = r};
+    const struct gradient_sink sink = {
+        .ready = gradient_ready, .poll = replica_poll(r), .context = r};
     return replica_pass(r, pass, batch, r->sums, &sink, mark);
 }
 
@@ -209,7 +212,11 @@ static enum status update_own(struct replica *r) {
     const struct share own = sharing_share(&r->sharing, r->network->count, r->communicator->rank);
     for (size_t done = 0; done < own.count; done += PART) {
         const size_t count = own.count - done < PART ? own.count - done : PART;
-        sharing_sum(&r->sharing, (struct share){own.begin + done, count});
+        const struct share part = {own.begin + done, count};
+        if (r->exact != NULL)
+            sharing_sum_exact(&r->sharing, part);
+        else
+            sharing_sum(&r->sharing, part);
         TRY(optimizer_update(&r->optimizer, own.begin + done, count));
     }
     return ST_OK;
@@ -254,7 +261,7 @@ enum status replica_measure_break_even(struct replica *r, struct pruner *pruner,
 static enum status update_by_phases(struct replica *r, struct slice window, double *mark) {
     struct communicator *c = r->communicator;
     const struct slice shard = dataset_shard(window.count, c->rank, c->size);
-    if (shares(r))
+    if (replica_shares(r))
         sharing_wish(&r->sharing, r->requests, REQUEST_COUNT);
     else
         TRY(c->allreduce_start(c, r->requests, REQUEST_COUNT));
@@ -264,7 +271,7 @@ static enum status update_by_phases(struct replica *r, struct slice window, doub
         const struct block_pass pass = replica_pass_of(r, window.begin + shard.begin, shard.count);
         TRY(compute_gradient(r, &pass, window.count, mark));
     }
-    return shares(r) ? update_share(r, mark) : update_all(r, mark);
+    return replica_shares(r) ? update_share(r, mark) : update_all(r, mark);
 }
 
 /* A part of a batch on its way through run_step. */
@@ -318,7 +325,7 @@ static enum status update_by_replay(struct replica *r, struct slice window, doub
 
 /* Nothing in such an update may wait for other ranks or pass through the host. */
 static bool can_replay(const struct replica *r) {
-    return r->exact == NULL && !shares(r) &&
+    return r->exact == NULL && !replica_shares(r) &&
            (r->communicator->device_memory || r->communicator->size == 1);
 }
 

@@ -7,6 +7,9 @@
 /** Add the time since *mark to a phase, and set the mark to now. */
 void replica_end_phase(double *phase, double *mark);
 
+/** Whether the ranks read each other's memory, and send nothing. */
+bool replica_shares(const struct replica *r);
+
 /** Lets the communicator make progress, where there is anybody to talk to. */
 struct poll replica_poll(struct replica *r);
 
@@ -20,11 +23,15 @@ enum status replica_pass(struct replica *r, const struct block_pass *pass, uint3
 
 /* ---- grains.c ---- */
 
-/** Prepare a reproducible run. ST_INPUT for layers that need the whole batch, ST_UNAVAILABLE where
- *  the backend's memory is not the host's. */
-enum status replica_create_grains(struct replica *r);
+/** Whether a run can be reproducible: ST_INPUT for layers that need the whole batch, ST_UNAVAILABLE
+ *  where the backend's memory is not the host's. */
+enum status replica_check_grains(const struct replica *r);
 
-/** Compute this rank's grains of the window and begin to sum the exact gradient over the ranks. */
+/** Give a reproducible run its exact gradient, once it is known whether the ranks share memory. */
+enum status replica_join_grains(struct replica *r);
+
+/** Compute this rank's grains of the window and, where ranks send, begin to sum the exact gradient
+ *  over them. */
 enum status replica_compute_grains(struct replica *r, struct slice window, double *mark);
 
 #endif

@@ -8,7 +8,8 @@
 
 enum { CACHE_LINE = 64, LINE_FLOATS = CACHE_LINE / sizeof(float) };
 
-/* What each rank's memory begins with; gradient and beta follow on cache lines of their own. */
+/* What each rank's memory begins with; gradient, beta and, where there is one, the exact vector
+ * follow on cache lines of their own. */
 struct header {
     _Atomic uint64_t meetings; /* that this rank has come to */
     float wishes[SHARING_WISHES_MAX];
@@ -27,22 +28,33 @@ static float *beta_of(const struct sharing *s, int rank) {
     return gradient_of(s, rank) + whole_lines(s->capacity);
 }
 
+static double *exact_of(const struct sharing *s, int rank) {
+    return (double *)(void *)(beta_of(s, rank) + whole_lines(s->capacity));
+}
+
+/* In a rank's memory, with a vector of doubles or without. */
+static size_t bytes_of(size_t count, bool exact) {
+    const size_t floats = exact ? 2 + sizeof(double) / sizeof(float) : 2;
+    return CACHE_LINE + floats * whole_lines(count) * sizeof(float);
+}
+
 static enum status allocate_maps(struct sharing *s) {
     s->maps = calloc((size_t)s->communicator->size, sizeof *s->maps);
     return s->maps != NULL ? ST_OK : status_fail(ST_MEMORY, "out of memory");
 }
 
-enum status sharing_create(struct communicator *communicator, size_t count, struct sharing *s) {
+enum status sharing_create(struct communicator *communicator, size_t count, bool exact,
+                           struct sharing *s) {
     *s = (struct sharing){.communicator = communicator, .capacity = count};
     TRY_TOGETHER(communicator, allocate_maps(s));
-    const size_t bytes = CACHE_LINE + 2 * whole_lines(count) * sizeof(float);
-    TRY(communicator->map(communicator, bytes, s->maps));
+    TRY(communicator->map(communicator, bytes_of(count, exact), s->maps));
     if (s->maps[0] == NULL) {
         sharing_destroy(s);
         return ST_OK;
     }
     s->gradient = gradient_of(s, communicator->rank);
     s->beta = beta_of(s, communicator->rank);
+    s->exact = exact ? exact_of(s, communicator->rank) : NULL;
     return ST_OK;
 }
 
@@ -103,6 +115,25 @@ void sharing_sum(const struct sharing *s, struct share range) {
         for (int rank = 1; rank < s->communicator->size; rank++)
             add(sum, gradient_of(s, rank) + first, count);
         memcpy(s->gradient + first, sum, count * sizeof *sum);
+    }
+}
+
+static void add_exact(double *restrict sum, const double *restrict values, size_t count) {
+    for (size_t i = 0; i < count; i++)
+        sum[i] += values[i];
+}
+
+void sharing_sum_exact(const struct sharing *s, struct share range) {
+    enum { BLOCK = 1024 };
+    double sum[BLOCK];
+    for (size_t done = 0; done < range.count; done += BLOCK) {
+        const size_t first = range.begin + done;
+        const size_t count = range.count - done < BLOCK ? range.count - done : BLOCK;
+        memcpy(sum, exact_of(s, 0) + first, count * sizeof *sum);
+        for (int rank = 1; rank < s->communicator->size; rank++)
+            add_exact(sum, exact_of(s, rank) + first, count);
+        for (size_t i = 0; i < count; i++)
+            s->gradient[first + i] = (float)sum[i];
     }
 }
 

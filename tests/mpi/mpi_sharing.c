@@ -82,10 +82,34 @@ static void states_are_completed(const struct sharing *s) {
     free(state);
 }
 
+/* Large values that cancel, and small ones that floats would lose beside them. */
+static double exact_element(int rank, size_t i) {
+    const double large = (double)(1 << 20) * (rank % 2 == 0 ? 1 : -1);
+    return (c->size % 2 == 0 || rank > 0 ? large : 0) + (double)(i % 999 + 1) * 0x1p-20;
+}
+
+static void exact_sums_are_rounded_once(void) {
+    struct sharing s;
+    CHECK_OK(sharing_create(c, COUNT, true, &s));
+    for (size_t i = 0; i < COUNT; i++)
+        s.exact[i] = exact_element(c->rank, i);
+    sharing_meet(&s);
+    const struct share own = sharing_share(&s, COUNT, c->rank);
+    sharing_sum_exact(&s, own);
+    for (size_t i = own.begin; i < own.begin + own.count; i++)
+        CHECK(s.gradient[i] == (float)(c->size * (double)(i % 999 + 1) * 0x1p-20));
+    for (size_t i = 0; i < COUNT; i++) {
+        CHECK(s.exact[i] == exact_element(c->rank, i));
+        CHECK(s.beta[i] == 0);
+    }
+    sharing_meet(&s);
+    sharing_destroy(&s);
+}
+
 static void two_can_be_open(void) {
     struct sharing one, two;
-    CHECK_OK(sharing_create(c, 40, &one));
-    CHECK_OK(sharing_create(c, 50, &two));
+    CHECK_OK(sharing_create(c, 40, true, &one));
+    CHECK_OK(sharing_create(c, 50, false, &two));
     CHECK(one.maps != NULL && two.maps != NULL && one.maps[0] != two.maps[0]);
     for (int i = 0; i < 50; i++)
         CHECK(two.beta[i] == 0 && two.gradient[i] == 0);
@@ -100,21 +124,22 @@ static void nothing_is_shared_when_a_rank_refuses(void) {
     struct sharing s;
     if (c->rank == c->size - 1)
         setenv("ESPALIER_SHARED_MEMORY", "0", 1);
-    CHECK_OK(sharing_create(c, COUNT, &s));
+    CHECK_OK(sharing_create(c, COUNT, false, &s));
     unsetenv("ESPALIER_SHARED_MEMORY");
-    CHECK(s.maps == NULL && s.beta == NULL);
+    CHECK(s.maps == NULL && s.beta == NULL && s.exact == NULL);
     sharing_destroy(&s);
 }
 
 static void share_and_check(void) {
     struct sharing s;
-    CHECK_OK(sharing_create(c, COUNT, &s));
+    CHECK_OK(sharing_create(c, COUNT, false, &s));
     CHECK(s.maps != NULL);
     shares_cover_the_vector(&s);
     updates_are_the_sums(&s, COUNT, 6);
     shorter_vectors_leave_the_rest(&s);
     states_are_completed(&s);
     sharing_destroy(&s);
+    exact_sums_are_rounded_once();
     two_can_be_open();
 }
 

@@ -25,11 +25,20 @@ def outcome(run_dir):
 class Reproducible(ProgramTest):
     def test_any_ranks_and_threads(self):
         whole = outcome(self.train("ann_a", "whole", ANN_A + ["train.threads=1"]))
-        for ranks, threads in ((1, 2), (2, 1), (2, 2), (3, 1), (4, 1), (4, 2), (5, 1)):
-            settings = ANN_A + [f"train.threads={threads}"]
-            run_dir = self.train("ann_a", f"run{ranks}{threads}", settings, ranks=ranks)
-            self.assertEqual(summary(run_dir)["ranks"], ranks)
-            self.assertEqual(outcome(run_dir), whole, (ranks, threads))
+        for ranks, threads in ((1, 2), (2, 1), (2, 2), (3, 1), (3, 2), (4, 1), (4, 2), (5, 1)):
+            self.check(whole, ranks, threads)
+        os.environ["ESPALIER_SHARED_MEMORY"] = "0"  # as ranks of several nodes
+        self.addCleanup(os.environ.pop, "ESPALIER_SHARED_MEMORY")
+        for ranks, threads in ((2, 2), (3, 1)):
+            self.check(whole, ranks, threads)
+
+    def check(self, whole, ranks, threads):
+        name = f"run{ranks}{threads}{os.environ.get('ESPALIER_SHARED_MEMORY', '')}"
+        settings = ANN_A + [f"train.threads={threads}"]
+        run_dir = self.train("ann_a", name, settings, ranks=ranks)
+        found = summary(run_dir)
+        self.assertEqual((found["ranks"], found["threads"]), (ranks, threads))
+        self.assertEqual(outcome(run_dir), whole, name)
 
     def test_without_it_ranks_differ(self):
         """What the test above compares can tell."""
