@@ -1,6 +1,7 @@
 # Finds what the CUDA backend is made with: the toolkit (cuBLAS with it) and cuDNN; and NCCL, which
 # the communicator can do without. Sets HAVE_CUDA and HAVE_NCCL to 0 or 1, CUDA_SOURCES, the targets
-# CUDNN and NCCL, and CUDA_MISSING to what there is not.
+# CUDNN and NCCL, CUDA_CODE to the devices that there will be code for, and CUDA_MISSING to what there
+# is not.
 
 set(HAVE_CUDA 0)
 set(HAVE_NCCL 0)
@@ -49,9 +50,15 @@ if(NOT CMAKE_CUDA_ARCHITECTURES)
     set(CMAKE_CUDA_ARCHITECTURES 75-real 80-real 86-real 89-real 90-real 100-real 120)
   endif()
 endif()
-string(REGEX MATCH "[0-9]+" CUDA_LEAST "${CMAKE_CUDA_ARCHITECTURES}")
 set(CMAKE_CUDA_STANDARD 17)
 enable_language(CUDA)
+if(CMAKE_CUDA_ARCHITECTURES MATCHES "^(all|all-major|native)$") # in numbers, which CMake knows
+  string(TOUPPER ${CMAKE_CUDA_ARCHITECTURES} name)
+  string(REPLACE "-" "_" name ${name})
+  set(CMAKE_CUDA_ARCHITECTURES ${CMAKE_CUDA_ARCHITECTURES_${name}})
+endif()
+include(${CMAKE_CURRENT_LIST_DIR}/code.cmake)
+cuda_code(CUDA_CODE ${CMAKE_CUDA_ARCHITECTURES})
 
 set(HAVE_CUDA 1)
 if(TARGET NCCL)

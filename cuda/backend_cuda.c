@@ -84,6 +84,7 @@ static enum status start(struct cuda_backend *cuda, int device) {
     TRY(cuda_describe(device, &cuda->gpu));
     TRY(device_rates_read(cuda->gpu.index, cuda->tf32, &cuda->rates));
     TRY_CUDA(cudaSetDevice(cuda->gpu.index));
+    TRY(cuda_check_code(&cuda->gpu));
     TRY_CUDA(cudaStreamCreateWithFlags(&cuda->stream, cudaStreamNonBlocking));
     cuda->gpu.stream = cuda->stream;
     cuda->gpu.drop_recorded = cuda_destroy_steps;

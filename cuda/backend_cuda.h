@@ -65,6 +65,8 @@ enum status cuda_reserve_workspace(struct cuda_backend *cuda, size_t bytes);
 
 /* devices.c: of those that kernels can run on, the one of this number */
 enum status cuda_describe(int device, struct gpu *gpu);
+/** ST_UNAVAILABLE where the runtime finds no code for the current device after all, the `gpu`. */
+enum status cuda_check_code(const struct gpu *gpu);
 
 /* memory.c */
 enum status cuda_alloc(struct backend *backend, size_t bytes, void **memory);

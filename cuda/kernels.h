@@ -17,6 +17,8 @@ struct step_source {
 
 /* ---- pointwise.cu ---- */
 
+/** What the runtime says of a kernel on the current device: whether there is code for it. */
+cudaError_t kernel_check_code(void);
 cudaError_t kernel_set_step(struct step_values values, struct step_values *step,
                             cudaStream_t stream);
 cudaError_t kernel_gather_batch(const uint8_t *images, size_t pixels, const uint32_t *ids,

@@ -5,6 +5,11 @@ static __global__ void set_step(struct step_values values, struct step_values *s
     *step = values;
 }
 
+cudaError_t kernel_check_code(void) {
+    struct cudaFuncAttributes attributes;
+    return cudaFuncGetAttributes(&attributes, (const void *)set_step);
+}
+
 cudaError_t kernel_set_step(struct step_values values, struct step_values *step,
                             cudaStream_t stream) {
     LAUNCH(set_step, 1, 1, 0, stream, values, step);

@@ -200,20 +200,33 @@ static void format_uuid(const unsigned char *uuid, char text[64]) {
                            i == 0 || i == 4 || i == 6 || i == 8 || i == 10 ? "-" : "", uuid[i]);
 }
 
-/* What a rank computes on. */
+/* What a rank computes on, and what it was refused. */
 struct place {
     bool has_gpu;
     struct gpu gpu;
+    char refused[GPU_REFUSED_MAX];
 };
+
+/* In brackets; "" where there is nothing to say. */
+static void format_refused(const struct place *place, char text[GPU_REFUSED_MAX + 4]) {
+    text[0] = '\0';
+    if (place->refused[0] != '\0')
+        snprintf(text, GPU_REFUSED_MAX + 4, " (%s)", place->refused);
+}
 
 /* places [size] */
 static enum status check_kinds(const struct communicator *c, const struct place *places) {
-    for (int rank = 1; rank < c->size; rank++)
-        if (places[rank].has_gpu != places[0].has_gpu)
-            FAIL(ST_INPUT,
-                 "rank %d has a GPU, rank %d has none: give each rank one, or none "
-                 "(train.backend=cpu)",
-                 places[0].has_gpu ? 0 : rank, places[0].has_gpu ? rank : 0);
+    char why[GPU_REFUSED_MAX + 4];
+    for (int rank = 1; rank < c->size; rank++) {
+        if (places[rank].has_gpu == places[0].has_gpu)
+            continue;
+        const int with = places[0].has_gpu ? 0 : rank, without = places[0].has_gpu ? rank : 0;
+        format_refused(&places[without], why);
+        FAIL(ST_INPUT,
+             "rank %d has a GPU, rank %d has none%s: give each rank one, or none "
+             "(train.backend=cpu)",
+             with, without, why);
+    }
     return ST_OK;
 }
 
@@ -232,26 +245,28 @@ static bool find_shared(const struct communicator *c, const struct place *places
 
 static enum status check_places(const struct communicator *c, const struct place *places,
                                 bool share, bool *shared) {
-    char uuid[64];
+    char uuid[64], why[GPU_REFUSED_MAX + 4];
     int a, b;
     TRY(check_kinds(c, places));
     *shared = places[0].has_gpu && find_shared(c, places, &a, &b);
     if (!*shared || share)
         return ST_OK;
     format_uuid(places[b].gpu.uuid, uuid);
+    format_refused(&places[b], why);
     FAIL(ST_INPUT,
-         "ranks %d and %d have the same GPU, %s (%s): start one rank a GPU, or let them share it "
+         "ranks %d and %d have the same GPU, %s, %s%s: start one rank a GPU, or let them share it "
          "with --share-gpus",
-         a, b, places[b].gpu.name, uuid);
+         a, b, places[b].gpu.name, uuid, why);
 }
 
-static enum status exchange_places(struct communicator *c, const struct gpu *gpu, bool share,
-                                   bool *shared) {
+static enum status exchange_places(struct communicator *c, const struct gpu *gpu,
+                                   const char *refused, bool share, bool *shared) {
     struct place mine, *places = calloc((size_t)c->size, sizeof *places);
     memset(&mine, 0, sizeof mine); /* padding too: it is sent */
     mine.has_gpu = gpu != NULL;
     if (gpu != NULL)
         mine.gpu = *gpu;
+    snprintf(mine.refused, sizeof mine.refused, "%s", refused);
     enum status status = communicator_agree(
         c, places != NULL ? ST_OK : status_fail(ST_MEMORY, "out of memory: %d ranks", c->size));
     if (status == ST_OK)
@@ -262,8 +277,9 @@ static enum status exchange_places(struct communicator *c, const struct gpu *gpu
     return status;
 }
 
-enum status communicator_join_gpu(struct communicator *c, const struct gpu *gpu, bool share) {
+enum status communicator_join_gpu(struct communicator *c, const struct gpu *gpu,
+                                  const char *refused, bool share) {
     bool shared = false;
-    TRY(exchange_places(c, gpu, share, &shared));
+    TRY(exchange_places(c, gpu, refused, share, &shared));
     return gpu == NULL || shared ? ST_OK : comm_nccl_join(c, gpu);
 }

@@ -6,8 +6,8 @@ static enum status create_cpu(const struct backend_options *options, struct back
     return backend_cpu_create(options->threads, backend);
 }
 
-static enum status one_device(int *count) {
-    *count = 1;
+static enum status one_device(struct devices_found *found) {
+    *found = (struct devices_found){.usable = 1};
     return ST_OK;
 }
 
@@ -15,7 +15,7 @@ static enum status one_device(int *count) {
 static const struct row {
     const char *name;
     enum status (*create)(const struct backend_options *options, struct backend **backend);
-    enum status (*devices)(int *count);
+    enum status (*devices)(struct devices_found *found);
 } backends[] = {
     {"cpu", create_cpu, one_device},
 #if ESPALIER_HAVE_CUDA
@@ -51,17 +51,17 @@ enum status backend_create(const char *name, const struct backend_options *optio
     return row->create(options, backend);
 }
 
-enum status backend_devices(const char *name, int *count) {
+enum status backend_devices(const char *name, struct devices_found *found) {
     const struct row *row;
-    *count = 0;
+    *found = (struct devices_found){.usable = 0};
     TRY(find(name, &row));
-    return row->devices(count);
+    return row->devices(found);
 }
 
 const char *backend_chosen(enum backend_choice choice) {
-    int devices;
+    struct devices_found found;
     if (choice != BACKEND_AUTO)
         return backend_choice_names[choice];
-    const bool accelerated = backend_devices(backend_choice_names[BACKEND_CUDA], &devices) == ST_OK;
+    const bool accelerated = backend_devices(backend_choice_names[BACKEND_CUDA], &found) == ST_OK;
     return backend_choice_names[accelerated ? BACKEND_CUDA : BACKEND_CPU];
 }

@@ -166,6 +166,8 @@ struct backend {
     int threads;           /* that it computes with */
     bool host_memory;      /* device memory is the host's, any of which it may be given */
     const struct gpu *gpu; /* the accelerator; NULL: it computes on the host */
+    /** Of the accelerators that its rank sees, one that it could not have, and why; "": any */
+    char refused[GPU_REFUSED_MAX];
 
     /* ---- memory ---- */
     /** Zeroed device memory of `bytes` (0 is legal), 64-byte aligned; `release` frees it. */
@@ -327,10 +329,17 @@ struct backend_options {
     bool tf32;   /* an accelerator may round the factors of products to 10 bits */
 };
 
-/** The CUDA backend, and how many devices it could run on. ST_UNAVAILABLE says why there are none:
- *  no driver, one that is too old, no device, one that is too old. */
+/** The devices that a process sees. */
+struct devices_found {
+    int usable;
+    char refused[GPU_REFUSED_MAX]; /* the first that a backend cannot run on, and why; "": none */
+};
+
+/** The CUDA backend, and the devices that it could run on. ST_UNAVAILABLE says why there are none:
+ *  no driver, one that is too old, no device, one that there is no code for; of the last, *found
+ *  says it too. */
 enum status backend_cuda_create(const struct backend_options *options, struct backend **backend);
-enum status backend_cuda_devices(int *count);
+enum status backend_cuda_devices(struct devices_found *found);
 
 /** Names of the backends that are compiled in, NULL-terminated. */
 extern const char *const backend_names[];
@@ -340,8 +349,8 @@ extern const char *const backend_names[];
 enum status backend_create(const char *name, const struct backend_options *options,
                            struct backend **backend);
 
-/** How many devices a backend of this name could run on; failures as above. */
-enum status backend_devices(const char *name, int *count);
+/** The devices that a backend of this name could run on; failures as above. */
+enum status backend_devices(const char *name, struct devices_found *found);
 
 /** The backend that a recipe's choice stands for: auto is an accelerator where it has a device,
  * else the CPU. */

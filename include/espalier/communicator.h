@@ -83,8 +83,10 @@ enum status communicator_create(int *argc, char ***argv, struct communicator *c)
  *  Each rank needs a device of its own, which its UUID tells: ST_INPUT names two ranks that have
  *  the same one, unless `share`; then, and where NCCL is not compiled in, nothing changes, and sums
  *  go through the host. `gpu` NULL: the rank computes on its host, and nothing changes; ST_INPUT
- *  when some ranks do and others not. Collective. */
-enum status communicator_join_gpu(struct communicator *c, const struct gpu *gpu, bool share);
+ *  when some ranks do and others not. Its messages say what was `refused` (backend.h) of the first
+ *  rank that they name without a device, or with another rank's. Collective. */
+enum status communicator_join_gpu(struct communicator *c, const struct gpu *gpu,
+                                  const char *refused, bool share);
 
 /** Agree on success: ST_OK everywhere if every rank passes ST_OK, else the lowest failing
  *  rank's status everywhere, and `failed_rank` is set. The message stays with the rank(s)

@@ -4,7 +4,7 @@
 
 #include <stddef.h>
 
-enum { GPU_NAME_MAX = 128, GPU_UUID_BYTES = 16 };
+enum { GPU_NAME_MAX = 128, GPU_UUID_BYTES = 16, GPU_REFUSED_MAX = 320 };
 
 struct gpu {
     int index;               /* among those that this process sees */

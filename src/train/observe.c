@@ -24,6 +24,8 @@ void trainer_print_plan(struct trainer *t) {
     describe_place(t->replica.backend, place, sizeof place);
     progress_line(&t->progress, "%s: %lld updates on %d rank(s) of %s", t->options->run_dir,
                   (long long)t->last_step, t->communicator->size, place);
+    if (t->replica.backend->refused[0] != '\0')
+        progress_line(&t->progress, "note: a GPU is left alone: %s", t->replica.backend->refused);
     if (schedule->kind != SCHEDULE_NONE && events == 0)
         progress_line(&t->progress,
                       "note: nothing is pruned: no event of the schedule falls into %lld updates",

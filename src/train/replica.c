@@ -94,7 +94,7 @@ static enum status join_memory(struct replica *r) {
 enum status replica_join(struct replica *r, bool share_gpus) {
     struct communicator *c = r->communicator;
     c->patience_seconds = r->recipe->train.hang_seconds;
-    TRY(communicator_join_gpu(c, r->backend->gpu, share_gpus));
+    TRY(communicator_join_gpu(c, r->backend->gpu, r->backend->refused, share_gpus));
     TRY_TOGETHER(c, staging_create(c, r->backend, r->network->original_count, &r->staging));
     TRY(join_memory(r));
     if (r->recipe->train.reproducible)

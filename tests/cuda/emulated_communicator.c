@@ -19,7 +19,7 @@ static struct gpu own_gpu(void) {
 
 static void join(void) {
     const struct gpu gpu = own_gpu();
-    CHECK_OK(communicator_join_gpu(c, &gpu, false));
+    CHECK_OK(communicator_join_gpu(c, &gpu, "", false));
     CHECK(c->device_memory);
     CHECK(strcmp(c->name, "nccl") == 0);
 }

@@ -47,6 +47,9 @@ long emulation_calls(const char *call);
  *  that have not been destroyed. */
 long emulation_live_objects(void);
 
+/** From now on there are as many devices as compute capabilities are named: "35,90". */
+void emulation_set_capabilities(const char *capabilities);
+
 /** Choose the order of threads and work, and the policy of streams, from now on. */
 void emulation_set_order(bool reverse);
 void emulation_set_streams(const char *policy);

@@ -74,7 +74,7 @@ static void one_rank_sums_by_nccl(void **state) {
     char bytes[COUNT] = "the same";
     const struct gpu gpu = begin(&recorder);
     assert_ok(communicator_create(NULL, NULL, &c));
-    assert_ok(communicator_join_gpu(&c, &gpu, false));
+    assert_ok(communicator_join_gpu(&c, &gpu, "", false));
     assert_string_equal(c.name, "nccl");
     assert_true(c.device_memory);
     float *device = numbers(&recorder);
@@ -97,7 +97,7 @@ static void recorded_sums_go_before_the_communicator(void **state) {
     struct recorder recorder;
     const struct gpu gpu = begin(&recorder);
     assert_ok(communicator_single(&c));
-    assert_ok(communicator_join_gpu(&c, &gpu, false));
+    assert_ok(communicator_join_gpu(&c, &gpu, "", false));
     float *device = numbers(&recorder);
     assert_done(cudaStreamBeginCapture(recorder.stream, cudaStreamCaptureModeThreadLocal));
     sum(&c, device);

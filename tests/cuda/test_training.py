@@ -2,8 +2,10 @@
 
 The program is espalier with CUDA and NCCL compiled in, over the emulated device."""
 
+import json
 import os
 import signal
+import struct
 import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -30,6 +32,8 @@ SMALL = ["data.train_limit=120", "data.test_limit=20", "data.validation=20", "tr
 DENSE = ["data.train_limit=300", "data.test_limit=20", "data.validation=20", "train.batch=30",
          "train.steps=8", "prune.every=3", "prune.rate=0.2", "prune.layers=[dense1]", "prune.schedule=linear",
          "train.backend=cuda"]
+
+CODE = "this program has code for 7.5, 8.0, 8.6, 8.9, 9.0, 10.0, 12.0 and newer"
 
 
 def zeros(run_dir):
@@ -117,6 +121,30 @@ class Annealed(ProgramTest):
         self.run_ok(*words, program=EMULATED, ranks=2)
         self.assertEqual(summary(first)["weights_sha256"], summary(tuned)["weights_sha256"])
         self.assertEqual(len(read_events(first, "engines")), len(engines))
+
+    def choices(self, run_dir):
+        """Of the newest checkpoint, by block and pass."""
+        newest = max(os.listdir(os.path.join(run_dir, "checkpoints")))
+        with open(os.path.join(run_dir, "checkpoints", newest), "rb") as file:
+            content = file.read()
+        (length,) = struct.unpack_from("<Q", content)
+        begin, end = json.loads(content[8 : 8 + length])["backend.choices"]["data_offsets"]
+        return struct.unpack(f"<{(end - begin) // 8}q", content[8 + length + begin : 8 + length + end])
+
+    def test_autotuned_engines_survive_the_cpu(self):
+        """A run that a CPU goes on with for a while has them when it comes back, and measures none."""
+        words = ["train", self.recipe, "-o", self.path("run"), "--resume"]
+        for setting in [f"data.dir={MNIST}", *SMALL, "train.cudnn_autotune=true"]:
+            words += ["-s", setting]
+        found, taken = [], (6 + 1) << 8 | 1  # engine 6, configuration 1
+        for epochs, backend in enumerate(("cuda", "cpu", "cuda"), 1):
+            self.run_ok(*words, "-s", f"train.epochs={epochs}", "-s", f"train.backend={backend}",
+                        program=EMULATED)
+            found.append(self.choices(self.path("run")))
+        self.assertEqual(found[0][4:8], (taken, 0, taken, taken)) # forward, with relu, backward
+        self.assertEqual(found[1:], found[:1] * 2)
+        steps = [event["step"] for event in read_events(self.path("run"), "engines")]
+        self.assertEqual([step for step in steps if step <= 10], [0]) # then layers shrink
 
     def test_on_1_rank(self):
         self.check(1)
@@ -206,11 +234,15 @@ class Together(ProgramTest):
             self.assert_refused(result, names, "--share-gpus", code=result.code)
             self.assertNotEqual(result.code, 0)
 
-    def trained_with(self, settings):
-        """The summary of two ranks, each with a shell's settings by its $OMPI_COMM_WORLD_LOCAL_RANK."""
+    def shell_program(self, settings):
+        """The program with a shell's settings, which may go by $OMPI_COMM_WORLD_LOCAL_RANK."""
         program = self.write("program", f"#!/bin/sh\n{settings} exec {EMULATED} \"$@\"\n")
         os.chmod(program, 0o700)
-        self.run_ok(*self.words(), ranks=2, program=program)
+        return program
+
+    def trained_with(self, settings):
+        """The summary of two ranks, each with such settings."""
+        self.run_ok(*self.words(), ranks=2, program=self.shell_program(settings))
         return summary(self.path(f"run{self.runs}"))
 
     def test_a_rank_that_is_shown_one_device_takes_it(self):
@@ -250,22 +282,44 @@ class Together(ProgramTest):
             self.assert_refused(result, "the training loss is ", "conv1.weight is not finite", code=1)
 
     def test_auto_takes_the_device_and_says_which(self):
-        """One that is too old is none: another is taken, or the CPU, and cuda insists in vain."""
+        """One that there is no code for is none, and is named: another is taken, or the CPU."""
         auto = ["train.backend=auto", "train.steps=1"]
-        for capabilities, taken in (("90", "9.0"), ("35,80,90", "8.0"), ("35,50,60,70", None)):
+        for capabilities, taken, refused in (("90", "9.0", None), ("35,80,90", "8.0", "3.5"),
+                                             ("110,35,60,70", None, "11.0")):
             with self.subTest(capabilities=capabilities):
                 env = environment(EMULATED_CAPABILITIES=capabilities)
                 result = self.run_ok(*self.words(auto), program=EMULATED, env=env)
                 start = read_events(self.path(f"run{self.runs}"), "start")[0]
                 self.assertEqual(start["backend"], "cpu" if taken is None else "cuda")
                 self.assertEqual(start.get("compute_capability"), taken)
+                note = f"note: a GPU is left alone: Emulated GPU has compute capability {refused}; {CODE}"
+                self.assertEqual(note in result.err, refused is not None, result.err)
                 if taken is not None:
                     self.assertEqual(start["device"], "Emulated GPU")
                     self.assertEqual(start["device_memory_bytes"], 4 << 30)
                     self.assertIn(f"Emulated GPU (compute capability {taken}, 4.0 GiB)", result.err)
-        env = environment(EMULATED_CAPABILITIES="35", EMULATED_DEVICES="1")
-        result = run(*self.words(), program=EMULATED, env=env)
-        self.assert_refused(result, "compute capability 3.5, this program needs 7.5", code=1)
+
+    def test_a_device_that_there_is_no_code_for_is_refused(self):
+        """By its capability, or by the runtime: at the start, and on one of two ranks too. Under auto
+        that rank has no GPU, and is told why."""
+        env = environment(EMULATED_CAPABILITIES="110", EMULATED_DEVICES="1")
+        self.assert_refused(run(*self.words(), program=EMULATED, env=env),
+                            f"backend cuda: Emulated GPU has compute capability 11.0; {CODE}", code=1)
+        env = environment(EMULATED_FAIL="cudaFuncGetAttributes:1:209")
+        for backend in ("cuda", "auto"):
+            words = self.words([f"train.backend={backend}"])
+            self.assert_refused(run(*words, program=EMULATED, env=env),
+                                f"backend cuda: Emulated GPU has compute capability 9.0; {CODE}", code=1)
+        rank = "$OMPI_COMM_WORLD_LOCAL_RANK"
+        program = self.shell_program(f"EMULATED_DEVICES=1 EMULATED_FIRST={rank} "
+                                     f"EMULATED_CAPABILITIES=$((90 + 20 * {rank}))")
+        why = f"Emulated GPU has compute capability 11.0; {CODE}"
+        for backend, message in (("cuda", f"espalier: backend cuda: {why}"),
+                                 ("auto", f"rank 0 has a GPU, rank 1 has none ({why})")):
+            result = run(*self.words([f"train.backend={backend}"]), ranks=2, program=program)
+            self.assertNotEqual(result.code, 0)
+            self.assertEqual(len(result.messages()), 1, result.err)
+            self.assertIn(message, result.err)
 
     def test_each_failure_is_one_message(self):
         """A call fails on one of two ranks; both end, and one line says why. Three runs at a time:

@@ -12,9 +12,9 @@ enum status backend_create(const char *name, const struct backend_options *optio
     return backend_foreign_create(options->threads, backend);
 }
 
-enum status backend_devices(const char *name, int *count) {
+enum status backend_devices(const char *name, struct devices_found *found) {
     (void)name;
-    *count = 1;
+    *found = (struct devices_found){.usable = 1};
     return ST_OK;
 }
 

@@ -186,10 +186,10 @@ static void one_gpu_for_two_ranks_is_refused(void) {
     for (int gpus = 1; gpus < c->size; gpus++) {
         const struct gpu gpu = gpu_of(c->rank, gpus);
         char uuid[64], ranks[64];
-        CHECK(communicator_join_gpu(c, &gpu, false) == ST_INPUT);
+        CHECK(communicator_join_gpu(c, &gpu, "", false) == ST_INPUT);
         CHECK(c->failed_rank == 0);
         snprintf(ranks, sizeof ranks, "ranks 0 and %d have the same GPU, Test GPU", gpus);
-        snprintf(uuid, sizeof uuid, "(GPU-a0a0a0a0-a0a0-a0a0-a0a0-a0a0a0a0a0a0)");
+        snprintf(uuid, sizeof uuid, ", GPU-a0a0a0a0-a0a0-a0a0-a0a0-a0a0a0a0a0a0: start");
         CHECK_MESSAGE(ranks);
         CHECK_MESSAGE(uuid);
         CHECK_MESSAGE("--share-gpus");
@@ -200,7 +200,7 @@ static void one_gpu_for_two_ranks_is_refused(void) {
 static void shared_gpus_leave_the_sums_to_the_host(void) {
     for (int gpus = 1; gpus < c->size; gpus++) {
         const struct gpu gpu = gpu_of(c->rank, gpus);
-        CHECK_OK(communicator_join_gpu(c, &gpu, true));
+        CHECK_OK(communicator_join_gpu(c, &gpu, "", true));
         CHECK(!c->device_memory);
         c->leave_gpu(c);
     }
@@ -210,10 +210,12 @@ static void shared_gpus_leave_the_sums_to_the_host(void) {
 static void a_rank_without_a_gpu_is_named(void) {
     const struct gpu gpu = gpu_of(c->rank, c->size);
     for (int without = 0; without < c->size && c->size > 1; without++) {
-        char text[64];
+        char text[80];
         const bool has = c->rank != without;
-        CHECK(communicator_join_gpu(c, has ? &gpu : NULL, false) == ST_INPUT);
-        snprintf(text, sizeof text, "rank %d has a GPU, rank %d has none", without == 0, without);
+        const char *refused = has ? "" : "Old GPU is old";
+        CHECK(communicator_join_gpu(c, has ? &gpu : NULL, refused, false) == ST_INPUT);
+        snprintf(text, sizeof text, "rank %d has a GPU, rank %d has none (Old GPU is old): give",
+                 without == 0, without);
         CHECK(c->failed_rank == 0);
         CHECK_MESSAGE(text);
         c->failed_rank = -1;
@@ -221,7 +223,7 @@ static void a_rank_without_a_gpu_is_named(void) {
 }
 
 static void a_host_joins_nothing(void) {
-    CHECK_OK(communicator_join_gpu(c, NULL, false));
+    CHECK_OK(communicator_join_gpu(c, NULL, "", false));
     CHECK(!c->device_memory);
     CHECK_OK(c->settle(c));
     c->leave_gpu(c);

@@ -52,6 +52,9 @@ static const std::map<int, std::pair<const char *, const char *>> &error_texts()
           "CUDA driver version is insufficient for CUDA runtime version"}},
         {cudaErrorNoDevice, {"cudaErrorNoDevice", "no CUDA-capable device is detected"}},
         {cudaErrorInvalidDevice, {"cudaErrorInvalidDevice", "invalid device ordinal"}},
+        {cudaErrorNoKernelImageForDevice,
+         {"cudaErrorNoKernelImageForDevice",
+          "no kernel image is available for execution on the device"}},
         {cudaErrorIllegalAddress,
          {"cudaErrorIllegalAddress", "an illegal memory access was encountered"}},
         {cudaErrorInvalidConfiguration,
@@ -130,6 +133,15 @@ cudaError_t cudaDeviceGetAttribute(int *value, cudaDeviceAttr attribute, int dev
     if (!is_device(device) || found == values.end())
         return told(is_device(device) ? cudaErrorNotSupported : cudaErrorInvalidDevice);
     *value = found->second;
+    return cudaSuccess;
+}
+
+cudaError_t cudaFuncGetAttributes(cudaFuncAttributes *attributes, const void *kernel) {
+    ENTER_CUDA(cudaErrorNoKernelImageForDevice);
+    if (kernel == nullptr)
+        return told(cudaErrorInvalidDeviceFunction);
+    *attributes = {};
+    attributes->maxThreadsPerBlock = 1024;
     return cudaSuccess;
 }
 

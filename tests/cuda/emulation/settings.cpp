@@ -31,6 +31,13 @@ static std::vector<std::string> split(const std::string &text, char by) {
     return parts;
 }
 
+static std::vector<int> numbers(const std::string &text) {
+    std::vector<int> found;
+    for (const std::string &part : split(text, ','))
+        found.push_back(std::stoi(part));
+    return found;
+}
+
 static auto policy(const std::string &name) {
     return name == "others" ? settings::OTHERS : name == "now" ? settings::NOW : settings::LATE;
 }
@@ -42,8 +49,7 @@ static settings read_settings() {
     std::string first = environment("EMULATED_FIRST");
     s.first = first.empty() ? 0 : std::stoi(first);
     s.memory = memory.empty() ? size_t{4} << 30 : std::stoull(memory);
-    for (const std::string &text : split(environment("EMULATED_CAPABILITIES"), ','))
-        s.capabilities.push_back(std::stoi(text));
+    s.capabilities = numbers(environment("EMULATED_CAPABILITIES"));
     s.loose = environment("EMULATED_RELU") == "loose";
     s.reverse = environment("EMULATED_ORDER") == "reverse";
     s.streams = policy(environment("EMULATED_STREAMS"));
@@ -164,6 +170,11 @@ long emulation_calls(const char *call) {
 
 long emulation_live_objects(void) {
     return live_objects;
+}
+
+void emulation_set_capabilities(const char *capabilities) {
+    set().capabilities = numbers(capabilities);
+    set().devices = static_cast<int>(set().capabilities.size());
 }
 
 void emulation_set_order(bool reverse) {
