@@ -9,7 +9,8 @@
  *                                        connection i (row-major) survives
  *  run.*, epoch.*, ...  I64 or F64 []    struct run_state, by name
  *  deletion.sparse_below  F64 [blocks]   densities below which layers go into sparse form
- *  backend.choices      I64 [blocks * 4]  where they were measured: how passes go (backend.h)
+ *  backend.choices      I64 [blocks * 4]  where they were measured: how passes go (backend.h), -1
+ *                                         where not
  *  tally.rank_loss      F64 [ranks]      sums since the last step event
  *  tally.rank_correct   I64 [ranks]
  *  sha256               U8 [32]          of all bytes before it

@@ -122,16 +122,21 @@ static enum status add_thresholds(struct writer *w) {
     return add_tensor(w, CHECKPOINT_SPARSE_BELOW, SAFETENSORS_F64, blocks, below);
 }
 
-/* Likewise, how the passes go: a run repeats to the bit only so. */
+/* Likewise, how the passes go: a run repeats to the bit only so. Those that a backend has no use
+ * for are kept for the next one. */
 static enum status add_choices(struct writer *w) {
     const size_t blocks = (size_t)w->network->blocks_count;
-    const struct block *block = w->network->blocks;
     int64_t *choices;
-    if (block[0].choice != CHOICE_TAKEN)
-        return ST_OK;
+    bool any = false;
     TRY(ARENA_ARRAY(w->arena, blocks * BLOCK_CHOICES, &choices));
-    for (size_t i = 0; i < blocks * BLOCK_CHOICES; i++)
-        choices[i] = block[i / BLOCK_CHOICES].choices[i % BLOCK_CHOICES];
+    for (size_t i = 0; i < blocks * BLOCK_CHOICES; i++) {
+        const struct block *block = &w->network->blocks[i / BLOCK_CHOICES];
+        const bool known = block->choice != CHOICE_NONE;
+        choices[i] = known ? (int64_t)block->choices[i % BLOCK_CHOICES] : -1;
+        any = any || known;
+    }
+    if (!any)
+        return ST_OK;
     return add_tensor(w, CHECKPOINT_CHOICES, SAFETENSORS_I64, blocks * BLOCK_CHOICES, choices);
 }
 

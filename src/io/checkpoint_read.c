@@ -175,8 +175,9 @@ static enum status take_choices(const struct reader *r) {
     for (size_t i = 0; i < count; i++) {
         int64_t choice;
         memcpy(&choice, (const char *)tensor->values + i * sizeof choice, sizeof choice);
-        r->network->blocks[i / BLOCK_CHOICES].choices[i % BLOCK_CHOICES] = (uint32_t)choice;
-        r->network->blocks[i / BLOCK_CHOICES].choice = CHOICE_KNOWN;
+        struct block *block = &r->network->blocks[i / BLOCK_CHOICES];
+        block->choices[i % BLOCK_CHOICES] = (uint32_t)choice;
+        block->choice = choice < 0 ? CHOICE_NONE : CHOICE_KNOWN;
     }
     return ST_OK;
 }
