@@ -5,6 +5,7 @@
 #include <espalier/nearest.h>
 #include <espalier/recipe.h>
 #include <espalier/schedule.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -89,6 +90,7 @@ static enum status dispatch(struct communicator *communicator, int argc, char **
 
 int main(int argc, char **argv) {
     backend_cpu_prepare_process(argv);
+    signal(SIGXFSZ, SIG_IGN); /* a limit on files' sizes is then an error with a message */
     struct communicator communicator;
     enum status status = communicator_create(&argc, &argv, &communicator);
     if (status != ST_OK) {

@@ -24,7 +24,9 @@ void run_dir_default(const struct recipe *recipe, char *path, size_t size) {
 }
 
 static enum status make_directory(const char *path) {
-    if (mkdir(path, 0777) != 0 && errno != EEXIST)
+    if (mkdir(path, 0777) == 0)
+        flush_directory_of(path); /* else a power failure takes the run with its directory */
+    else if (errno != EEXIST)
         FAIL(ST_IO, "cannot make directory %s: %s", path, strerror(errno));
     return ST_OK;
 }

@@ -43,6 +43,7 @@ enum status trainer_write_results(struct trainer *t) {
     TRY(model_write(path, t->replica.network, &t->recipe));
     TRY(trainer_finish_save(t)); /* the last one, written meanwhile */
     TRY(event_end(&t->log, &summary));
+    TRY(event_log_flush(&t->log)); /* what the summary tells of is over */
     TRY(event_log_close(&t->log));
     return summary_write(t->options->run_dir, &summary);
 }

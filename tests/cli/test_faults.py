@@ -1,6 +1,7 @@
 """Disks that fail and processes that die at every single call that changes a file; clocks that jump."""
 
 import os
+import resource
 import shutil
 
 from program import environment, read_events, run, summary
@@ -58,6 +59,29 @@ class Faults(ResumeTest):
     def killed(self, _site, result):
         self.assertEqual(result.code, -9, result.err)
 
+    def test_everything_is_on_the_disk_before_what_follows_from_it(self):
+        """What a power failure leaves follows from the order of calls: a file's content is flushed
+        before its name appears, and its name before anything counts on it."""
+        names = [name for name, _ in self.sites()]
+        steps = [name.split()[1] for name in names if name.startswith("rename step-")]
+        self.assertEqual(len(steps), 2)
+        for file, folder in [(step, "checkpoints") for step in steps] + [
+                (f"{name}.tmp", "run") for name in ("recipe.cfg", "model.safetensors", "summary.json")]:
+            calls = [name for name in names if name.split()[1] in (file, folder, "events.jsonl")]
+            at = calls.index(f"rename {file}")
+            written = [call for call in calls[:at] if call.split()[1] == file]
+            self.assertEqual((written[0], written[-2], written[-1]),
+                             (f"open {file}", f"write {file}", f"fsync {file}"))
+            self.assertIn(f"fsync {folder}", calls[at:])
+            if folder == "checkpoints":
+                opened = names.index(f"open {file}")
+                self.assertIn("fsync events.jsonl", names[:opened])  # on the same thread
+        last = [name for name in names[:names.index("rename summary.json.tmp")] if "events" in name][-1]
+        self.assertEqual(last, "fsync events.jsonl")
+        # The first checkpoint is dropped when the second one's name has been flushed.
+        drop = names.index("unlink " + steps[0].removesuffix(".tmp"))
+        self.assertIn("fsync checkpoints", names[names.index(f"rename {steps[1]}"):drop])
+
     def test_killed_at_every_call(self):
         self.every_call("kill", self.killed)
 
@@ -106,6 +130,21 @@ class Faults(ResumeTest):
                 self.killed(site, self.run_with("--resume", FAULT="kill", FAULT_SITE=site, FAULT_AT=at))
                 self.finish(self.start("run", SETTINGS, "--resume"))
                 self.assert_same_run("whole", "run")
+
+
+class Limited(ResumeTest):
+    def test_limit_on_the_size_of_files(self):
+        """As ulimit -f sets it: a message in place of a signal that ends the process without one."""
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
+        try:
+            result = run(*self.words("run", SETTINGS))
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        self.assert_refused(result, self.path("run"), "File too large", code=1)
+        self.finish(self.start("run", SETTINGS, "--resume"))
+        self.train(SMOOTH, "whole", SETTINGS)
+        self.assert_same_run("whole", "run")
 
 
 class Background(ResumeTest):
