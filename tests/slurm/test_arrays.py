@@ -6,7 +6,7 @@ import statistics
 import subprocess
 
 from cluster import JOBS, ClusterTest, command, wait_until
-from program import MNIST, SOURCE, environment, summary
+from program import MNIST, SOURCE, environment, read_json, summary
 
 SMALL = ("-s", "train.steps=30", "-s", "data.train_limit=4000", "-s", "data.test_limit=1000")
 
@@ -66,6 +66,9 @@ class Scaling(ClusterTest):
         expected = [(mode, str(n), str(64 if mode == "strong" else 64 * n))
                     for mode in ("strong", "weak") for n in ranks]
         self.assertEqual([(row["mode"], row["ranks"], row["batch"]) for row in rows], expected)
+        for mode, n, _ in expected:
+            measured = read_json(os.path.join(results, f"{mode}-{n}.json"))
+            self.assertEqual(str(measured["ranks"]), n)
         for first in (rows[0], rows[len(ranks)]):
             for row in (r for r in rows if r["mode"] == first["mode"]):
                 speedup = float(row["images_per_second"]) / float(first["images_per_second"])
@@ -77,10 +80,17 @@ class Scaling(ClusterTest):
     def test_under_slurm(self):
         results = self.path("results")
         job = self.submit("scaling.sbatch", *self.SMALL, RECIPE="logistic", STEPS="5", BATCH="64",
-                          RESULTS=results, options=["--nodes=2", "--ntasks-per-node=2"])
+                          RESULTS=results, options=["--nodes=2", "--ntasks-per-node=3"])
         self.wait_for(job, "COMPLETED")
-        self.read(results, (1, 2, 4))
+        self.read(results, (1, 2, 3, 6))
         self.assertIn("plot data", self.output(job))
+
+    def test_ranks_that_fill_no_whole_nodes_are_refused(self):
+        job = self.submit("scaling.sbatch", *self.SMALL, RECIPE="logistic", RANKS="1 4",
+                          RESULTS=self.path("results"), options=["--nodes=2", "--ntasks-per-node=3"])
+        self.wait_for(job, "FAILED")
+        self.assertEqual(self.field(job, "ExitCode"), "2:0")
+        self.assertIn("RANKS: found 4", self.output(job))
 
     def test_on_a_workstation(self):
         results = self.path("results")
