@@ -134,14 +134,16 @@ class Faults(ResumeTest):
 
 class Limited(ResumeTest):
     def test_limit_on_the_size_of_files(self):
-        """As ulimit -f sets it: a message in place of a signal that ends the process without one."""
+        """As ulimit -f sets it: a message in place of a signal that ends the process without one, on
+        the main thread and on that of the checkpoint."""
         before = resource.getrlimit(resource.RLIMIT_FSIZE)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
-        try:
-            result = run(*self.words("run", SETTINGS))
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, before)
-        self.assert_refused(result, self.path("run"), "File too large", code=1)
+        for limit, file in ((512, "recipe.cfg"), (4096, "step-00000001.safetensors")):
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+            try:
+                result = run(*self.words("run", SETTINGS), "--resume")
+            finally:
+                resource.setrlimit(resource.RLIMIT_FSIZE, before)
+            self.assert_refused(result, self.path("run"), f"{file}: File too large", code=1)
         self.finish(self.start("run", SETTINGS, "--resume"))
         self.train(SMOOTH, "whole", SETTINGS)
         self.assert_same_run("whole", "run")

@@ -204,6 +204,8 @@ static const struct {
      "tensor b: begins at byte 8 of the data, expected 4 (gap)"},
     {"{\"a\":" T("[1]", "[4,8]") "}", 8,
      "tensor a: begins at byte 4 of the data, expected 0 (gap)"},
+    {"{\"a\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[0,1]},\"b\":" T("[1]", "[1,5]") "}",
+     5, "tensor b: begins at byte 1 of the data, no multiple of 4"},
     {"{\"a\":" T("[1]", "[0,4]") "}", 5, "has 5 bytes of data, its tensors take 4"},
     {"{}", 4, "has 4 bytes of data, its tensors take 0"},
 };
