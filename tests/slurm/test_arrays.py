@@ -59,6 +59,8 @@ class Seeds(ClusterTest):
 
 class Scaling(ClusterTest):
     SMALL = ("-s", "data.train_limit=4000")
+    # Whole nodes would come with their GPUs, and with a rank for each.
+    NODES = ["--nodes=2", "--ntasks-per-node=3", "--exclusive=user"]
 
     def read(self, results, ranks):
         with open(os.path.join(results, "scaling.csv")) as file:
@@ -80,14 +82,14 @@ class Scaling(ClusterTest):
     def test_under_slurm(self):
         results = self.path("results")
         job = self.submit("scaling.sbatch", *self.SMALL, RECIPE="logistic", STEPS="5", BATCH="64",
-                          RESULTS=results, options=["--nodes=2", "--ntasks-per-node=3"])
+                          RESULTS=results, options=self.NODES)
         self.wait_for(job, "COMPLETED")
         self.read(results, (1, 2, 3, 6))
         self.assertIn("plot data", self.output(job))
 
     def test_ranks_that_fill_no_whole_nodes_are_refused(self):
         job = self.submit("scaling.sbatch", *self.SMALL, RECIPE="logistic", RANKS="1 4",
-                          RESULTS=self.path("results"), options=["--nodes=2", "--ntasks-per-node=3"])
+                          RESULTS=self.path("results"), options=self.NODES)
         self.wait_for(job, "FAILED")
         self.assertEqual(self.field(job, "ExitCode"), "2:0")
         self.assertIn("RANKS: found 4", self.output(job))
