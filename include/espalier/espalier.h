@@ -25,6 +25,7 @@
 #include <espalier/network.h>
 #include <espalier/number.h>
 #include <espalier/optimizer.h>
+#include <espalier/plugin.h>
 #include <espalier/progress.h>
 #include <espalier/prune.h>
 #include <espalier/quota.h>

@@ -20,7 +20,7 @@ LEVELS = [
     {"main"},
 ]
 HEADERS = {
-    "base": "arena bitmask digest gpu interrupt job kinds nearest number progress rng shape status threads watchdog",
+    "base": "arena bitmask digest gpu interrupt job kinds nearest number plugin progress rng shape status threads watchdog",
     "backend": "backend",
     "communicator": "communicator",
     "config": "recipe",
