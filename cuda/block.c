@@ -46,7 +46,10 @@ static const struct linear_kind *kind_of(const struct block_desc *desc) {
 
 /* NULL: there is no sparse form. */
 static const struct linear_kind *sparse_kind_of(const struct block_desc *desc) {
-    return desc->kind == BLOCK_DENSE && desc->dropconnect == 0 ? &linear_sparse : NULL;
+    static const struct linear_kind *const kinds[] = {[BLOCK_CONV] = &linear_sparse_conv,
+                                                      [BLOCK_DENSE] = &linear_sparse_dense,
+                                                      [BLOCK_NORM] = NULL};
+    return desc->dropconnect > 0 ? NULL : kinds[desc->kind];
 }
 
 /* z and dz lie in y and dy where those have their size, or in x and dx. */
@@ -146,7 +149,8 @@ enum status cuda_block_plan_set_survivors(struct block_plan *plan,
 }
 
 double cuda_block_plan_sparse_below(const struct block_plan *plan) {
-    return sparse_kind_of(&plan->desc) != NULL ? sparse_dense_below(plan) : 0;
+    const struct linear_kind *sparse = sparse_kind_of(&plan->desc);
+    return sparse != NULL ? sparse->sparse_below(plan) : 0;
 }
 
 enum status cuda_block_plan_load_weights(struct block_plan *plan, const float *weights,

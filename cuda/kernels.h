@@ -179,6 +179,49 @@ cudaError_t kernel_sparse_correlate(const struct sparse_pieces *matrix, int part
 cudaError_t kernel_add_parts(const float *parts, int parts_count, size_t count, float *sums,
                              cudaStream_t stream);
 
+/* ---- sparse_conv.cu: the survivors of a convolution's weights ---- */
+
+/** A block keeps up to CONV_FLOATS of a band of an image, of at most CONV_CELLS pixels, and
+ * computes the output at up to CONV_PLACES places, one of each thread's. */
+enum { CONV_FLOATS = 8448, CONV_SLACK = 64, CONV_CELLS = 1024, CONV_PLACES = 256 };
+
+/** What convolutions and their gradients are cut into. Pixel (y, x) of what is read lies at
+ *  (dilation y + padding, dilation x + padding) of a plane of zeros, `across` wide, and pixel (y,
+ * x) of what is written is a sum over the plane from (step y, step x) on. */
+struct conv_window {
+    int height, width, channels; /* of what is read: [samples][height][width][channels] */
+    int padding, dilation, across, step;
+    int out_height, out_width,
+        rows;          /* of what is written: [samples][out_height][out_width][rows] */
+    int band, bands;   /* rows of the plane from which a block computes; blocks that cover them */
+    int places;        /* from the first to the last place of a band */
+    int chunk, chunks; /* channels that a block reads; blocks that cover them */
+    int pitch;         /* cells of a channel in a block's memory, odd */
+};
+
+/** Survivors by row, and within it by chunk; where each looks up the first place's. */
+struct conv_list {
+    size_t count;
+    const uint32_t *begin; /* [chunks + 1][rows]: a row's first entry of a chunk */
+    const uint16_t *place; /* [count] */
+    const uint32_t *order; /* [count]: the value of each; NULL: in their order */
+};
+
+/** Into how many blocks the bands of all images, and the rows, are cut for a gradient. */
+struct conv_parts {
+    int bands, rows;
+};
+
+/** z[chunk] = what the chunk's channels contribute. samples: not 0. */
+cudaError_t kernel_conv_combine(const struct conv_window *window, const struct conv_list *list,
+                                int parts, const float *values, const float *x, int samples,
+                                float *z, cudaStream_t stream);
+/** sums[part] = the entries' sums over the part's bands of dz at each place times x there. No part
+ *  may be without bands; the list is not ordered. samples: not 0. */
+cudaError_t kernel_conv_correlate(const struct conv_window *window, const struct conv_list *list,
+                                  struct conv_parts parts, const float *x, const float *dz,
+                                  int samples, float *sums, cudaStream_t stream);
+
 /* ---- survivors.cu ---- */
 
 /** Elements of one block of the counts below. */

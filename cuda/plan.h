@@ -37,6 +37,8 @@ struct linear_kind {
     enum status (*choose)(struct block_plan *plan, int samples, bool measure,
                           uint32_t choices[BLOCK_CHOICES]);
     void (*algorithms)(const struct block_plan *plan, const char **forward, const char **backward);
+    /** block_plan_sparse_below, of a kind in sparse form, which may not be in use. */
+    double (*sparse_below)(const struct block_plan *plan);
     /** Which weights are left, of a kind in sparse form; NULL: a dense one, that takes no notice.
      */
     enum status (*set_survivors)(struct block_plan *plan, const struct block_survivors *survivors);
@@ -49,8 +51,8 @@ struct linear_kind {
                             const struct gradients *to);
 };
 
-extern const struct linear_kind linear_conv, linear_dense, linear_sparse, linear_connect,
-    linear_pass, linear_norm;
+extern const struct linear_kind linear_conv, linear_dense, linear_sparse_conv, linear_sparse_dense,
+    linear_connect, linear_pass, linear_norm;
 
 /** Pixels of a pass's z: the rows that biases are summed over. */
 static inline size_t plan_rows(const struct block_plan *plan, int samples) {
@@ -62,8 +64,5 @@ static inline size_t plan_rows(const struct block_plan *plan, int samples) {
 
 /** dense.c: z = w x, without bias. */
 enum status dense_product(const struct block_plan *plan, int samples, const float *x, float *z);
-
-/** sparse_dense.c: block_plan_sparse_below of a dense layer. */
-double sparse_dense_below(const struct block_plan *plan);
 
 #endif

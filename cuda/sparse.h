@@ -1,4 +1,4 @@
-/* sparse.h - dense layers in sparse form on a device: their lists, and what they should cost.
+/* sparse.h - layers in sparse form on a device: the lists of dense ones, and what they should cost.
  *
  * The lists are made on the host when the survivors change, and uploaded. What they and the
  * dense form cost is a model of paper: nothing of it has been measured. */
@@ -9,7 +9,22 @@
 
 #include <espalier/arena.h>
 
+static inline int divide_up(int a, int b) {
+    return (a + b - 1) / b;
+}
+
 /* ---- sparse_lists.c ---- */
+
+/** Device memory that grows where it has to. */
+struct room {
+    void *memory;
+    size_t bytes;
+};
+enum status room_reserve(struct cuda_backend *cuda, struct room *room, size_t bytes);
+enum status room_put(struct cuda_backend *cuda, struct room *room, const void *host, size_t bytes);
+
+/** next [keys + 1], counts at the places after their own, become where each key begins. */
+void sparse_add_up(uint32_t *next, size_t keys);
 
 /** Host arrays, of an arena. */
 struct sparse_lists {
@@ -35,6 +50,25 @@ enum status sparse_list_tiles(struct arena *arena, const uint32_t *indices, size
                               int inputs, struct sparse_tiles *tiles);
 
 /* ---- sparse_model.c ---- */
+
+/** Seconds from one replayed kernel to the next. */
+extern const double sparse_launch_seconds;
+
+/** Bytes of the second cache that a multiprocessor gets a cycle. */
+double sparse_cache_bytes(const struct device_rates *rates);
+
+/** A kernel of so many blocks, each of `own` cycles and as many waits for a tile after its first.
+ */
+double sparse_blocks_seconds(const struct device_rates *rates, double blocks, double tiles,
+                             double own);
+
+/** Adding up as many values in so many parts; nothing for one. */
+double sparse_add_parts_seconds(const struct device_rates *rates, int parts, double count);
+
+/** The density at which sparse form takes as long as `dense`, at most 0.5; 0: at none. */
+typedef double sparse_at(const struct device_rates *rates, const void *layer, double density);
+double sparse_meets(const struct device_rates *rates, sparse_at *sparse, const void *layer,
+                    double dense);
 
 /** A dense layer of which a part is left, and a pass over it. */
 struct sparse_layer {

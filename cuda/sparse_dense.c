@@ -4,12 +4,6 @@
 #include <math.h>
 #include <stdlib.h>
 
-/* Device memory that grows where it has to. */
-struct room {
-    void *memory;
-    size_t bytes;
-};
-
 enum {
     ROOM_OUTPUT_BEGIN,
     ROOM_OUTPUT_COLUMN,
@@ -47,21 +41,9 @@ static void destroy(struct block_plan *plan) {
     free(s);
 }
 
-static enum status reserve(struct block_plan *plan, int which, size_t bytes) {
-    struct room *room = &((struct sparse_dense *)plan->linear)->rooms[which];
-    if (room->memory != NULL && room->bytes >= bytes)
-        return ST_OK;
-    cuda_release(&plan->cuda->base, room->memory);
-    room->memory = NULL;
-    TRY(cuda_allocate(bytes, &room->memory));
-    room->bytes = bytes;
-    return ST_OK;
-}
-
 static enum status put(struct block_plan *plan, int which, const void *host, size_t bytes) {
-    TRY(reserve(plan, which, bytes));
-    const struct sparse_dense *s = plan->linear;
-    return cuda_upload(&plan->cuda->base, s->rooms[which].memory, host, bytes);
+    struct sparse_dense *s = plan->linear;
+    return room_put(plan->cuda, &s->rooms[which], host, bytes);
 }
 
 static int units_of(const struct block_plan *plan) {
@@ -162,7 +144,7 @@ static enum status reserve_parts(struct block_plan *plan) {
         const size_t all = chunks * (size_t)plan->max_samples * (size_t)rows[i]->rows;
         floats = chunks > 1 && all > floats ? all : floats;
     }
-    return reserve(plan, ROOM_PARTS, floats * sizeof(float));
+    return room_reserve(plan->cuda, &s->rooms[ROOM_PARTS], floats * sizeof(float));
 }
 
 static enum status set_lists(struct block_plan *plan, struct arena *arena,
@@ -234,18 +216,19 @@ static enum status backward(struct block_plan *plan, const struct block_pass *pa
     return to->dx != NULL ? product(plan, false, samples, dz, to->dx) : ST_OK;
 }
 
-const struct linear_kind linear_sparse = {.name = "sparse weights",
-                                          .create = create,
-                                          .destroy = destroy,
-                                          .set_survivors = set_survivors,
-                                          .forward = forward,
-                                          .backward = backward};
-
 /* Not 0, which would say that there is no sparse form at all. */
-double sparse_dense_below(const struct block_plan *plan) {
+static double below(const struct block_plan *plan) {
     const struct sparse_layer layer = {.inputs = inputs_of(plan),
                                        .units = units_of(plan),
                                        .samples = plan->max_samples,
                                        .first = plan->first};
     return fmax(sparse_break_even(&plan->cuda->rates, &layer), 1e-9);
 }
+
+const struct linear_kind linear_sparse_dense = {.name = "sparse weights",
+                                                .create = create,
+                                                .destroy = destroy,
+                                                .sparse_below = below,
+                                                .set_survivors = set_survivors,
+                                                .forward = forward,
+                                                .backward = backward};

@@ -1,10 +1,6 @@
 /* The lists that survivors are computed with, from their indices. */
 #include "sparse.h"
 
-static int divide_up(int a, int b) {
-    return (a + b - 1) / b;
-}
-
 static enum status allocate(struct arena *arena, size_t count, int rows, int columns, int width,
                             struct sparse_lists *lists) {
     const size_t chunks = (size_t)divide_up(columns, width);
@@ -33,8 +29,22 @@ enum status sparse_list_outputs(struct arena *arena, const uint32_t *indices, si
     return ST_OK;
 }
 
-/* `next` [keys + 1], counts at the places after their own, become where each key begins. */
-static void add_up(uint32_t *next, size_t keys) {
+enum status room_reserve(struct cuda_backend *cuda, struct room *room, size_t bytes) {
+    if (room->memory != NULL && room->bytes >= bytes)
+        return ST_OK;
+    cuda_release(&cuda->base, room->memory);
+    room->memory = NULL;
+    TRY(cuda_allocate(bytes, &room->memory));
+    room->bytes = bytes;
+    return ST_OK;
+}
+
+enum status room_put(struct cuda_backend *cuda, struct room *room, const void *host, size_t bytes) {
+    TRY(room_reserve(cuda, room, bytes));
+    return cuda_upload(&cuda->base, room->memory, host, bytes);
+}
+
+void sparse_add_up(uint32_t *next, size_t keys) {
     for (size_t k = 0; k < keys; k++)
         next[k + 1] += next[k];
 }
@@ -50,7 +60,7 @@ enum status sparse_list_inputs(struct arena *arena, const uint32_t *indices, siz
     TRY(ARENA_ARRAY(arena, (size_t)inputs * chunks + 1, &next));
     for (size_t e = 0; e < count; e++)
         next[indices[e] % columns * chunks + indices[e] / columns / wide + 1]++;
-    add_up(next, (size_t)inputs * chunks);
+    sparse_add_up(next, (size_t)inputs * chunks);
     for (size_t j = 0; j < (size_t)inputs; j++)
         for (size_t chunk = 0; chunk <= chunks; chunk++)
             lists->begin[chunk * (size_t)inputs + j] = next[j * chunks + chunk];
@@ -94,7 +104,7 @@ enum status sparse_list_tiles(struct arena *arena, const uint32_t *indices, size
     TRY(ARENA_ARRAY(arena, count, &tiles->order));
     for (size_t e = 0; e < count; e++)
         next[tile_of(indices[e], columns) + 1]++;
-    add_up(next, all);
+    sparse_add_up(next, all);
     for (size_t t = 0; t < all; t++)
         cut((uint32_t)(t / across) * SPARSE_TILE_ROWS, (uint32_t)(t % across) * SPARSE_TILE_COLUMNS,
             next[t], next[t + 1], tiles);

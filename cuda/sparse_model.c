@@ -4,7 +4,7 @@
 
 #include <math.h>
 
-static const double launch_seconds = 2e-6; /* from one replayed kernel to the next */
+const double sparse_launch_seconds = 2e-6;
 
 /* Cycles. A block's start and the latency of what it loads first, the latency of a further tile;
  * a row's beginning and end; what adding up a warp's lanes takes. */
@@ -16,10 +16,6 @@ enum { RESIDENT = 2, MOST_PARTS = 64 };
 static const int block_samples_choices[] = {8, 16, 32};
 enum { CHOICES = sizeof block_samples_choices / sizeof block_samples_choices[0] };
 
-static int divide_up(int a, int b) {
-    return (a + b - 1) / b;
-}
-
 /* ---- dense form ---- */
 
 /* The larger of FLOPs and bytes; every operand moves once. */
@@ -27,7 +23,7 @@ double dense_seconds(const struct device_rates *rates, const struct sparse_layer
     const double n = layer->samples, inputs = layer->inputs, units = layer->units;
     const double flops = 2 * n * inputs * units;
     const double bytes = 4 * (n * inputs + n * units + inputs * units);
-    const double one = launch_seconds + fmax(flops / rates->products, bytes / rates->cache);
+    const double one = sparse_launch_seconds + fmax(flops / rates->products, bytes / rates->cache);
     return one * (layer->first ? 2 : 3);
 }
 
@@ -46,20 +42,20 @@ static int rows_at_once(int block_samples) {
     return 256 / block_samples;
 }
 
-/* Blocks of `own` cycles each, and `waits` that those of a multiprocessor bear together. */
-static double blocks_seconds(const struct device_rates *rates, double blocks, double waits,
+/* What blocks wait is borne by those of a multiprocessor together. */
+double sparse_blocks_seconds(const struct device_rates *rates, double blocks, double tiles,
                              double own) {
     const double each = ceil(blocks / rates->processors);
-    return launch_seconds + (ceil(each / RESIDENT) * waits + each * own) / rates->clock;
+    const double waits = start_cycles + tiles * tile_cycles;
+    return sparse_launch_seconds + (ceil(each / RESIDENT) * waits + each * own) / rates->clock;
 }
 
-/* A cycle of one multiprocessor. */
-static double cache_bytes(const struct device_rates *rates) {
+double sparse_cache_bytes(const struct device_rates *rates) {
     return rates->cache / rates->clock / rates->processors;
 }
 
-static double add_parts_seconds(const struct device_rates *rates, int parts, double count) {
-    return parts > 1 ? launch_seconds + 4 * (parts + 1) * count / rates->cache : 0;
+double sparse_add_parts_seconds(const struct device_rates *rates, int parts, double count) {
+    return parts > 1 ? sparse_launch_seconds + 4 * (parts + 1) * count / rates->cache : 0;
 }
 
 /* A block loads its samples' inputs; then eight warps take its rows in turn, with what looks up a
@@ -72,9 +68,9 @@ static double combine_seconds(const struct device_rates *rates,
     const double entries = product->entries / product->rows / chunks;
     const int turns = divide_up(divide_up(product->rows, grid.parts), rows_at_once(grid.samples));
     const double row = row_cycles + grid.samples + entries * lookups * (2 + groups) / 3;
-    const double own = 4.0 * width * grid.samples / cache_bytes(rates) + 8.0 * turns * row;
-    return blocks_seconds(rates, (double)grid.tiles * chunks * grid.parts, start_cycles, own) +
-           add_parts_seconds(rates, chunks, (double)product->samples * product->rows);
+    const double own = 4.0 * width * grid.samples / sparse_cache_bytes(rates) + 8.0 * turns * row;
+    return sparse_blocks_seconds(rates, (double)grid.tiles * chunks * grid.parts, 0, own) +
+           sparse_add_parts_seconds(rates, chunks, (double)product->samples * product->rows);
 }
 
 /* The rows in as many parts as are fastest: each loads the inputs for itself. */
@@ -115,10 +111,10 @@ static double correlate_seconds(const struct device_rates *rates, double pieces,
     const double entries = pieces > 0 ? count / pieces : 0;
     const double steps = divide_up(divide_up(samples, 32), parts);
     const double sides = SPARSE_TILE_COLUMNS + SPARSE_TILE_ROWS;
-    const double own =
-        steps * (4 * 32 * sides / cache_bytes(rates) + 3 * entries) + reduce_cycles * entries;
-    return blocks_seconds(rates, pieces * parts, start_cycles + steps * tile_cycles, own) +
-           add_parts_seconds(rates, parts, count);
+    const double own = steps * (4 * 32 * sides / sparse_cache_bytes(rates) + 3 * entries) +
+                       reduce_cycles * entries;
+    return sparse_blocks_seconds(rates, pieces * parts, steps, own) +
+           sparse_add_parts_seconds(rates, parts, count);
 }
 
 int sparse_parts(const struct device_rates *rates, size_t pieces, size_t count, int samples) {
@@ -150,16 +146,25 @@ double sparse_seconds(const struct device_rates *rates, const struct sparse_laye
 }
 
 /* By halving: both ends of [pays, fails] are what they are called. */
-double sparse_break_even(const struct device_rates *rates, const struct sparse_layer *layer) {
-    const double dense = dense_seconds(rates, layer);
-    struct sparse_layer tried = *layer;
+double sparse_meets(const struct device_rates *rates, sparse_at *sparse, const void *layer,
+                    double dense) {
     double pays = 0, fails = 0.5;
     for (int i = 0; i < 12; i++) {
-        tried.density = (pays + fails) / 2;
-        if (sparse_seconds(rates, &tried) < dense)
-            pays = tried.density;
+        const double tried = (pays + fails) / 2;
+        if (sparse(rates, layer, tried) < dense)
+            pays = tried;
         else
-            fails = tried.density;
+            fails = tried;
     }
     return pays;
+}
+
+static double seconds_at(const struct device_rates *rates, const void *layer, double density) {
+    struct sparse_layer tried = *(const struct sparse_layer *)layer;
+    tried.density = density;
+    return sparse_seconds(rates, &tried);
+}
+
+double sparse_break_even(const struct device_rates *rates, const struct sparse_layer *layer) {
+    return sparse_meets(rates, seconds_at, layer, dense_seconds(rates, layer));
 }

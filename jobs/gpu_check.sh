@@ -11,7 +11,8 @@ tests of label gpu on the device (every backend case, training against the CPU),
 compute-sanitizer's memcheck and racecheck over a few updates and the cases of the
 backend's own kernels where it is installed,
 measures ann_d and ann_a, PyTorch beside them where it is installed, and lenet_300_100 of
-which 2 % is left, masked and deleted, and writes results/gpu/DEVICE.md. Ends with exit code 1 when a test failed.
+which 2 % is left, ann_a of which 10 % is left, masked and deleted, and writes
+results/gpu/DEVICE.md. Ends with exit code 1 when a test failed.
 
 Needs the CUDA toolkit with cuBLAS, cuDNN and, for several GPUs, NCCL; no network.
 Without MPI it builds the program of one rank. Without cmocka there are no tests to
@@ -130,7 +131,7 @@ if [ "$tests" = ON ]; then
 fi
 
 # Of the backend's cases, those that run kernels of its own.
-kernels=(backend_slots backend_update batchnorm dropconnect dropout select steps)
+kernels=(backend_slots backend_update batchnorm dropconnect dropout select sparse_form steps)
 
 sanitize() { # TOOL WHAT COMMAND...
     local tool=$1 what=$2 log=$work/$1.log options=()
@@ -197,10 +198,10 @@ ours() { # RECIPE BATCH [SETTING...]
     "${launcher[@]}" "$espalier" "${words[@]}"
 }
 
-pruned() { # DELETION BATCH [SETTING...]: lenet_300_100 with 2 % of its connections
-    local words=(bench jobs/recipes/lenet_300_100.cfg --density 0.02 -s "data.dir=$data"
-        -s train.backend=cuda -s "prune.deletion=$1" -s "train.batch=$2" --steps "$steps" --json)
-    for setting in "${@:3}"; do
+pruned() { # RECIPE DENSITY DELETION BATCH [SETTING...]: with that part of its layers' connections
+    local words=(bench "jobs/recipes/$1.cfg" --density "$2" -s "data.dir=$data"
+        -s train.backend=cuda -s "prune.deletion=$3" -s "train.batch=$4" --steps "$steps" --json)
+    for setting in "${@:5}"; do
         words+=(-s "$setting")
     done
     "$espalier" "${words[@]}"
@@ -220,9 +221,17 @@ for batch in 128 1024; do
     measure "espalier ann_d, train.cudnn_autotune" "$batch" ours ann_d "$batch" \
         train.cudnn_autotune=true
     ESPALIER_CUDA_GRAPH=0 measure "espalier ann_d, not captured" "$batch" ours ann_d "$batch"
-    measure "espalier lenet_300_100, 2 % left, masked" "$batch" pruned mask "$batch"
-    measure "espalier lenet_300_100, 2 % left, deleted" "$batch" pruned delete "$batch"
-    measure "espalier lenet_300_100, 2 % left, sparse form" "$batch" pruned delete "$batch" prune.sparse_below=1
+    left=(lenet_300_100 0.02)
+    measure "espalier lenet_300_100, 2 % left, masked" "$batch" pruned "${left[@]}" mask "$batch"
+    measure "espalier lenet_300_100, 2 % left, deleted" "$batch" pruned "${left[@]}" delete "$batch"
+    measure "espalier lenet_300_100, 2 % left, sparse form" "$batch" pruned "${left[@]}" delete \
+        "$batch" prune.sparse_below=1
+    left=(ann_a 0.1)
+    all="prune.layers=[conv1,conv2,dense1,dense2]"
+    measure "espalier ann_a, 10 % left, masked" "$batch" pruned "${left[@]}" mask "$batch" "$all"
+    measure "espalier ann_a, 10 % left, deleted" "$batch" pruned "${left[@]}" delete "$batch" "$all"
+    measure "espalier ann_a, 10 % left, sparse form" "$batch" pruned "${left[@]}" delete "$batch" \
+        "$all" prune.sparse_below=1
     if has python3 && python3 -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' 2>/dev/null; then
         measure "PyTorch ann_d, eager" "$batch" peer "$batch"
         measure "PyTorch ann_d, compiled" "$batch" peer "$batch" --compile

@@ -12,6 +12,8 @@ import os
 import re
 from dataclasses import dataclass
 
+import sparse_conv_model
+from sparse_conv_model import Conv
 from sparse_model import A100, H100 as H100_NUMBERS, RTX_4090
 from sparse_model import Device as NumberedDevice, Layer as DenseLayer
 from sparse_model import break_even, dense_seconds, sparse_seconds
@@ -253,6 +255,45 @@ def sparse_table():
              "sparse, with lists", "H100: us dense / sparse", "A100", "RTX 4090"), rows)
 
 
+# ---- convolutions in sparse form ----
+
+def sparse_convolutions():
+    """(name, layer): the recipes' at batches of 128 and 1024, and wider ones."""
+    def poster(channels, filters, batch):
+        return Conv(26, 26, channels, filters, 3, 1, 0, batch, False)
+
+    return [("ann_a conv1, 128", Conv(28, 28, 1, 32, 3, 1, 0, 128, True)),
+            ("ann_a conv2, 128", poster(32, 32, 128)), ("ann_a conv2, 1024", poster(32, 32, 1024)),
+            ("lenet5 conv2, 128", Conv(12, 12, 20, 50, 5, 1, 0, 128, False)),
+            ("lenet5 conv2, 1024", Conv(12, 12, 20, 50, 5, 1, 0, 1024, False)),
+            ("32 to 64 channels, 128", poster(32, 64, 128)),
+            ("64 to 64, 128", poster(64, 64, 128)),
+            ("128 to 128 of 12 x 12, 128", Conv(12, 12, 128, 128, 3, 1, 1, 128, False))]
+
+
+def conv_break_even_table():
+    head = ["layer, batch"] + [d.name + (", TF32" if d.tf32 else "") for d in SPARSE_DEVICES]
+    rows = []
+    for name, layer in sparse_convolutions():
+        below = [sparse_conv_model.break_even(device, layer) for device in SPARSE_DEVICES]
+        rows.append([name] + ["never" if b < 0.001 else "50 %" if b > 0.499 else f"{100 * b:.1f} %"
+                              for b in below])
+    return head, rows
+
+
+def conv_table():
+    """Forward and backward on the H100, in FP32."""
+    rows = []
+    for name, layer in sparse_convolutions():
+        flops = layer.flops * (2 if layer.first else 3)
+        seconds = [sparse_conv_model.sparse_seconds(H100_NUMBERS, layer, density)
+                   for density in (0.2, 0.1, 0.05, 0.01)]
+        rows.append((name, f"{flops / 1e6:.0f}",
+                     f"{1e6 * sparse_conv_model.dense_seconds(H100_NUMBERS, layer):.0f}",
+                     *(f"{1e6 * s:.0f}" for s in seconds)))
+    return (("layer, batch", "MFLOP dense", "us dense", "20 % left", "10 %", "5 %", "1 %"), rows)
+
+
 # ---- the page ----
 
 def table(head, rows):
@@ -333,7 +374,7 @@ def main():
     poster = POSTER_EPOCHS * IMAGES / POSTER_SECONDS
     flops = sum(s.flops for s in steps if s.matrix) / 128
     eager = Device("", H100.flops, H100.bandwidth, H100.products, H100.memory, EAGER)
-    head, update, devices, scaling, alone, sparse, pays = read_texts()
+    head, update, devices, scaling, alone, sparse, pays, convolutions, cost = read_texts()
     print(head.format(poster=f"{poster:,.0f}", mflop=f"{flops / 1e6:.1f}",
                       gflops=f"{poster * flops / 1e9:.0f}", peak=f"{K1100M.flops / 1e9:.0f}",
                       bandwidth=f"{K1100M.bandwidth / 1e9:.1f}", minutes=POSTER_SECONDS // 60,
@@ -362,6 +403,10 @@ def main():
     table(*break_even_table())
     print(pays)
     table(*sparse_table())
+    print(convolutions)
+    table(*conv_break_even_table())
+    print(cost)
+    table(*conv_table())
 
 
 if __name__ == "__main__":

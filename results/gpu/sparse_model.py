@@ -45,6 +45,10 @@ class Device:
         each = math.ceil(count / self.processors)
         return LAUNCH + (math.ceil(each / RESIDENT) * waits + each * own) / self.clock
 
+    def blocks_and_tiles(self, count, tiles, own):
+        """Each waits for so many tiles after its first."""
+        return self.blocks(count, START + tiles * TILE, own)
+
     def add_parts(self, parts, count):
         return LAUNCH + 4 * (parts + 1) * count / self.cache if parts > 1 else 0
 
@@ -114,13 +118,18 @@ def sparse_seconds(device, layer, density):
     return seconds
 
 
-def break_even(device, layer):
-    """The density below which sparse form should be faster; 0: at none."""
-    dense, pays, fails = dense_seconds(device, layer), 0, 0.5
+def meets(sparse, dense):
+    """The density at which sparse(density) is as much as dense, at most 0.5; 0: at none."""
+    pays, fails = 0, 0.5
     for _ in range(12):
         tried = (pays + fails) / 2
-        if sparse_seconds(device, layer, tried) < dense:
+        if sparse(tried) < dense:
             pays = tried
         else:
             fails = tried
     return pays
+
+
+def break_even(device, layer):
+    """The density below which sparse form should be faster; 0: at none."""
+    return meets(lambda density: sparse_seconds(device, layer, density), dense_seconds(device, layer))

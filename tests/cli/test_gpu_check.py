@@ -24,7 +24,7 @@ STANDINS = {
 echo "cmake $*" >>"$CALLS"
 if [ "$1" = -S ]; then
     build=$4; mkdir -p "$build/tests/gpu"; cp "$FAKE_PROGRAM" "$build/espalier"
-    for test in backend_slots backend_update batchnorm dropconnect dropout select steps; do
+    for test in backend_slots backend_update batchnorm dropconnect dropout select sparse_form steps; do
         cp "$FAKE_PROGRAM" "$build/tests/gpu/gpu_$test"
     done
 fi
@@ -136,12 +136,13 @@ class GpuCheck(ProgramTest):
             self.assertTrue(all(("--report-api-errors no" in call) == ("memcheck" in call)
                                 for call in self.calls("compute-sanitizer")))
             self.assertEqual(len([call for call in self.calls("compute-sanitizer")
-                                  if tool in call and "/tests/gpu/gpu_" in call]), 7)
+                                  if tool in call and "/tests/gpu/gpu_" in call]), 8)
         self.assertIn("| espalier ann_d | 128 | 512000 | 250.0 | 0.117 |", page)
         self.assertIn("| espalier ann_d, train.cudnn_autotune | 128 | 512000 |", page)
         self.assertIn("| espalier ann_d, not captured | 1024 | 2048000 | 500.0 | 0.029 |", page)
         for form in ("masked", "deleted", "sparse form"):
-            self.assertIn(f"| espalier lenet_300_100, 2 % left, {form} | 1024 | 4096000 | 250.0 | 0.015 |", page)
+            for left in ("lenet_300_100, 2 %", "ann_a, 10 %"):
+                self.assertIn(f"| espalier {left} left, {form} | 1024 | 4096000 | 250.0 | 0.015 |", page)
         self.assertIn("| PyTorch ann_d, compiled | 128 | 128000 | 1000.0 | 0.469 |", page)
         configure, build = self.calls("cmake")
         for word in ("-DESPALIER_CUDA=ON", "-DESPALIER_MPI=ON", "-DESPALIER_TESTS=ON"):

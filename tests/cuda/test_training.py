@@ -191,19 +191,41 @@ class Sparse(ProgramTest):
     def test_sparse_form_on_2_ranks(self):
         self.check(2)
 
+    def test_sparse_convolutions_on_2_ranks(self):
+        """Both convolutions of ann_a in sparse form too."""
+        self.recipe = self.write("ann_a.cfg", ANN_A)
+        settings = [*SMALL, "prune.layers=[conv1,conv2,dense1]", "prune.rate=0.45",
+                    "prune.sparse_below=0.9"]
+
+        def trained(name, program, extra=(), **env):
+            return self.train(self.recipe, name, [*settings, *extra], ranks=2,
+                              env=environment(**env), **program)
+
+        emulated = {"program": EMULATED}
+        cpu, dense = trained("cpu", {}), trained("dense", {}, ["prune.deletion=mask"])
+        graph = trained("graph", emulated, ["train.backend=cuda"])
+        other = trained("other", emulated, ["train.backend=cuda"], ESPALIER_CUDA_GRAPH="0",
+                        EMULATED_ORDER="reverse")
+        self.assertEqual(zeros(cpu), zeros(graph))
+        apart = largest_difference(model(cpu), model(dense))
+        self.assertLessEqual(largest_difference(model(cpu), model(graph)), 8 * apart)
+        self.assertEqual(summary(other)["weights_sha256"], summary(graph)["weights_sha256"])
+
     def test_layers_are_in_sparse_form_below_the_threshold(self):
         recipe = self.write("small.cfg", """network = (
-            { type = "dense"; units = 12; }, { type = "dense"; units = 10; } );
-            prune = { layers = ["dense1", "dense2"]; };""")
-        for below, name, other in (("0.9", "sparse weights", "cublas"),
-                                   ("0", "cublas", "sparse weights")):
+            { type = "conv"; filters = 2; kernel = 3; }, { type = "dense"; units = 10; } );
+            prune = { layers = ["conv1", "dense1"]; };""")
+        for below, names, others in (("0.9", ["sparse weights"], ["cublas", "cudnn"]),
+                                     ("0", ["cublas", "cudnn"], ["sparse weights"])):
             words = ["bench", recipe, "--density", "0.05", "--steps", "1", "--plans"]
             for setting in (f"data.dir={MNIST}", "train.backend=cuda", "train.batch=8",
                             "data.train_limit=40", f"prune.sparse_below={below}"):
                 words += ["-s", setting]
             printed = self.run_ok(*words, program=EMULATED).out
-            self.assertIn(name, printed)
-            self.assertNotIn(other, printed)
+            for name in names:
+                self.assertIn(name, printed)
+            for other in others:
+                self.assertNotIn(other, printed)
 
 
 class Together(ProgramTest):
