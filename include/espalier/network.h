@@ -73,10 +73,11 @@ struct block {
     struct block_desc desc;
     char name[RECIPE_NAME_MAX]; /* of its conv or dense layer */
     enum initializer initializer;
-    int weight, bias;    /* indices into network.parameters, -1 for BLOCK_PASS */
-    int statistics;      /* the running means, whose variances follow; -1 but for BLOCK_NORM */
-    double sparse_below; /* density below which the weight goes into sparse form */
-    size_t planned;      /* survivors that the plan knows of */
+    int weight, bias;     /* indices into network.parameters, -1 for BLOCK_PASS */
+    int statistics;       /* the running means, whose variances follow; -1 but for BLOCK_NORM */
+    double sparse_below;  /* density below which the weight goes into sparse form, ... */
+    bool has_sparse_form; /* ... where there is one: a checkpoint may be another backend's */
+    size_t planned;       /* survivors that the plan knows of */
     struct block_plan *plan;
     enum choice_state choice;
     uint32_t choices[BLOCK_CHOICES]; /* backend.h: block_plan_choose */

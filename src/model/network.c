@@ -81,6 +81,7 @@ static enum status allocate_block(struct network *network, int index) {
                                    &block->plan));
     watchdog_beat();
     block->sparse_below = backend->block_plan_sparse_below(block->plan);
+    block->has_sparse_form = block->sparse_below > 0;
     block->planned = block_weights(&block->desc);
     block->reduced = block->desc;
     TRY(allocate_reduction(backend, block));

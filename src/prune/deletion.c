@@ -12,7 +12,7 @@ enum { STEPS = 16, GATHER_PARTS = 4 };
 void deletion_set_threshold(struct network *network, double sparse_below) {
     for (int i = 0; i < network->blocks_count; i++) {
         struct block *block = &network->blocks[i];
-        if (sparse_below >= 0 && network->backend->block_plan_sparse_below(block->plan) > 0)
+        if (sparse_below >= 0 && block->has_sparse_form)
             block->sparse_below = sparse_below;
     }
 }
@@ -83,7 +83,7 @@ static bool is_sparse(const struct network *network, const struct reader *reader
     const struct block *block = reader->block;
     const size_t gone = count_set(fates, reader->outputs);
     const size_t rows = reader->outputs - gone;
-    return network->parameters[block->weight].indices != NULL &&
+    return block->has_sparse_form && network->parameters[block->weight].indices != NULL &&
            (double)reader_kept(reader, fates) <
                block->sparse_below * (double)(rows * kept_inputs(reader, fates_before));
 }

@@ -4,6 +4,8 @@
 #include "cases.h"
 #include "on_backends.h"
 
+#include <espalier/recipe.h>
+#include <espalier/survivors.h>
 #include <math.h>
 #include <string.h>
 
@@ -244,6 +246,27 @@ ON_EACH_BACKEND(wide_images_have_no_sparse_form) {
     b->block_plan_destroy(plan);
 }
 
+/* A checkpoint of a CPU has a threshold for such a layer, too: it stays in dense form. */
+ON_EACH_BACKEND(thresholds_of_others_do_not_bring_it) {
+    const char *text = "network = ( { type = \"conv\"; filters = 2; kernel = 3; },"
+                       " { type = \"dense\"; units = 10; } );";
+    struct recipe recipe;
+    struct network *network;
+    struct bitmask mask;
+    assert_ok(recipe_parse("r.cfg", text, NULL, 0, &recipe));
+    assert_ok(network_create(&recipe, (struct shape){3, 600, 1}, 1, b, &network));
+    const struct survivors_scope scope = {1, {network->blocks[0].weight}};
+    network->blocks[0].sparse_below = 0.5;
+    assert_ok(bitmask_create(2 * TAPS, &mask));
+    bitmask_set(mask.words, 7);
+    assert_ok(survivors_keep(network, &scope, &mask, NULL, 0));
+    assert_int_equal(network->parameters[scope.parameters[0]].count, 1);
+    assert_false(network->parameters[scope.parameters[0]].sparse);
+    bitmask_destroy(&mask);
+    network_destroy(network);
+    recipe_destroy(&recipe);
+}
+
 /* The poster's second convolution is worth it below a fifth in FP32, and gains less from it where
  * its dense form is faster; the first one never is. */
 static void break_even_follows_the_work(void **state) {
@@ -273,6 +296,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(convolutions_are_the_sums_of_survivors),
         cmocka_unit_test(other_survivors_leave_nothing_behind),
         cmocka_unit_test(wide_images_have_no_sparse_form),
+        cmocka_unit_test(thresholds_of_others_do_not_bring_it),
         cmocka_unit_test(break_even_follows_the_work),
     };
     return RUN_TESTS(tests, argc, argv);
