@@ -20,6 +20,7 @@
  *   EMULATED_DROP     WHAT[,...]: what is left out, to see that a test notices. WHAT is
  *                     barrier@FILE:LINE, block@FILE:KERNEL (the last block of a launch), or
  *                     CALL:NTH, a call that does nothing and says that it has (NTH 0: each)
+ *   EMULATED_CALLS    file to which how often each function was called is appended
  *   EMULATED_SITES    file to which barrier@… and block@… of all places that ran are appended
  *
  * None of this is safe in several threads. */

@@ -156,6 +156,36 @@ class Annealed(ProgramTest):
         self.check(3)
 
 
+class Poster(ProgramTest):
+    """The poster's network as it is shipped, at a small batch. Adadelta makes whole steps of
+    gradients that are all rounding, so that only the first loss is the CPU's."""
+
+    SETTINGS = ["data.train_limit=28", "data.test_limit=3", "train.batch=8", "train.log_every=1",
+                "train.epochs=2", "train.steps=5", "prune.every=3"]
+
+    def check(self, ranks):
+        def trained(name, backend, **env):
+            run_dir = self.train(os.path.join(RECIPES, "ann_a.cfg"), name,
+                                 [*self.SETTINGS, f"train.backend={backend}"],
+                                 ranks=ranks, program=EMULATED, env=environment(**env))
+            self.assertEqual(summary(run_dir)["backend"], backend)
+            return run_dir
+
+        cpu, graph = trained("cpu", "cpu"), trained("graph", "cuda")
+        plain = trained("plain", "cuda", ESPALIER_CUDA_GRAPH="0", EMULATED_ORDER="reverse")
+        self.assertEqual(summary(plain)["weights_sha256"], summary(graph)["weights_sha256"])
+        self.assertEqual(summary(cpu)["survivors"], summary(graph)["survivors"])
+        ours, theirs = (read_events(run_dir, "step") for run_dir in (graph, cpu))
+        self.assertEqual(len(ours), 5)
+        self.assertAlmostEqual(ours[0]["loss"], theirs[0]["loss"], 5)
+
+    def test_ann_a_on_1_rank(self):
+        self.check(1)
+
+    def test_ann_a_on_3_ranks(self):
+        self.check(3)
+
+
 class Sparse(ProgramTest):
     """lenet_300_100 with its dense layers in sparse form from the first pruning event on, with inputs
     and units gone from their shapes."""
@@ -287,6 +317,23 @@ class Together(ProgramTest):
             self.run_ok(*self.words(["train.backend=auto"]), program=EMULATED,
                         env=environment(**env))
             self.assertEqual(summary(self.path(f"run{self.runs}"))["backend"], "cpu")
+
+    def calls(self, steps):
+        """Of each function, in a run of so many updates, all in one epoch without events."""
+        path = self.path(f"calls{steps}")
+        words = self.words(["data.train_limit=3000", f"train.steps={steps}", "prune.schedule=none",
+                            "train.log_every=1000"])
+        self.run_ok(*words, program=EMULATED, env=environment(EMULATED_CALLS=path))
+        with open(path) as file:
+            return {name: int(count) for name, count in (line.split() for line in file)}
+
+    def test_the_host_waits_for_nothing_within_an_epoch(self):
+        """70 updates more are 70 graphs launched and what sets their values; neither a wait, nor an
+        allocation, nor a library's call."""
+        few, many = self.calls(20), self.calls(90)
+        more = {name: many[name] - few.get(name, 0) for name in many
+                if many[name] != few.get(name, 0) and name not in ("*", "ncclAsync")}
+        self.assertEqual(more, {"cudaGraphLaunch": 70, "launch": 70, "cudaMemcpyAsync": 70})
 
     def test_a_nan_ends_the_run_with_update_and_layer(self):
         """The first convolution's relu is cuDNN's: one that loses NaNs would train on for ever."""
