@@ -6,11 +6,14 @@
 #include <espalier/deletion.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 enum { SIDE = 8, CHANNELS = 8, INPUTS = SIDE * SIDE * CHANNELS, SAMPLES = 8, CLASSES = 10 };
 
-/* conv1 (41,472 multiplications for a sample) and dense1 (34,560) are worth a measurement, dense2
- * (600) is not. */
+/* conv1 (41,472 multiplications for a sample), conv2 (36,864) and dense1 (40,960) are worth a
+ * measurement, dense2 (1,600) is not. */
+enum { CONV1, CONV2, DENSE1, DENSE2, BLOCKS };
+
 struct fixture {
     struct backend *backend;
     struct network *network;
@@ -22,24 +25,26 @@ struct fixture {
     struct block_pass pass;
 };
 
-static char *layers[] = {"conv1", "dense1", "dense2"};
+static char *layers[] = {"conv1", "conv2", "dense1", "dense2"};
 
 static void setup(struct fixture *f, double sparse_below) {
     struct recipe recipe = {.layers_count = 0};
     uint64_t noise = 5;
     *f = (struct fixture){.settings = {.layers = layers,
-                                       .layers_count = 3,
+                                       .layers_count = BLOCKS,
                                        .schedule = SCHEDULE_LINEAR,
                                        .rate = 0.1,
                                        .every = 10,
                                        .keep = 0.05,
                                        .sparse_below = sparse_below}};
-    struct layer_settings *conv = tiny_layer(&recipe, LAYER_CONV, "conv1");
-    conv->filters = 16;
-    conv->kernel = 3;
-    conv->activation = ACTIVATION_RELU;
+    for (int b = CONV1; b <= CONV2; b++) {
+        struct layer_settings *conv = tiny_layer(&recipe, LAYER_CONV, layers[b]);
+        conv->filters = 16;
+        conv->kernel = 3;
+        conv->activation = ACTIVATION_RELU;
+    }
     struct layer_settings *dense = tiny_layer(&recipe, LAYER_DENSE, "dense1");
-    dense->units = 60;
+    dense->units = 160;
     dense->activation = ACTIVATION_RELU;
     tiny_layer(&recipe, LAYER_DENSE, "dense2")->units = CLASSES;
     assert_ok(communicator_single(&f->communicator));
@@ -75,18 +80,84 @@ static void thresholds_are_measured(void **state) {
     struct fixture f;
     float before[SAMPLES * CLASSES], after[SAMPLES * CLASSES];
     setup(&f, -1);
-    f.network->blocks[0].sparse_below = f.network->blocks[1].sparse_below = -7;
+    for (int b = CONV1; b < DENSE2; b++)
+        f.network->blocks[b].sparse_below = -7;
     logits_of(&f, before);
     assert_ok(break_even_measure(&f.pruner, 0.05, &f.pass, f.x));
-    for (int b = 0; b < 2; b++) {
+    for (int b = CONV1; b < DENSE2; b++) {
         double below = f.network->blocks[b].sparse_below;
         assert_true(below >= 0 && below <= 0.5);
         assert_false(f.network->parameters[f.network->blocks[b].weight].sparse);
     }
-    assert_true(f.network->blocks[2].sparse_below == table_of(&f, 2));
+    assert_true(f.network->blocks[DENSE2].sparse_below == table_of(&f, DENSE2));
     logits_of(&f, after);
     assert_memory_equal(before, after, sizeof before);
     teardown(&f);
+}
+
+/* ---- a clock of the test's own: passes of conv2 take as long as it says ---- */
+
+static struct {
+    struct network *network;
+    double density;   /* of conv2, 1: in dense form */
+    double slow_from; /* density from which on sparse form takes SLOW */
+    long dense;       /* milliseconds of dense form */
+    int passes, apart;
+    enum status (*set_survivors)(struct block_plan *, const struct block_survivors *);
+    enum status (*forward)(struct block_plan *, const struct block_pass *, const float *, float *);
+} staged;
+
+static enum status note_survivors(struct block_plan *plan, const struct block_survivors *s) {
+    const struct block *conv2 = &staged.network->blocks[CONV2];
+    if (plan == conv2->plan)
+        staged.density = s->sparse ? (double)s->count / (double)block_weights(&conv2->desc) : 1;
+    return staged.set_survivors(plan, s);
+}
+
+enum { SLOW = 8 }; /* milliseconds: longer by far than a pass of the tiny network takes */
+
+static enum status delay_forward(struct block_plan *plan, const struct block_pass *pass,
+                                 const float *x, float *y) {
+    const long sparse = staged.density > staged.slow_from ? SLOW : 0;
+    const struct timespec delay = {.tv_nsec =
+                                       1000000 * (staged.density == 1 ? staged.dense : sparse)};
+    if (plan == staged.network->blocks[CONV2].plan) {
+        staged.passes++;
+        staged.apart += staged.network->blocks[CONV1].output_gradient != NULL;
+        nanosleep(&delay, NULL);
+    }
+    return staged.forward(plan, pass, x, y);
+}
+
+/* What is measured of conv2. */
+static double staged_below(double density, double slow_from, long dense) {
+    struct fixture f;
+    setup(&f, -1);
+    staged.network = f.network;
+    staged.density = 1;
+    staged.slow_from = slow_from;
+    staged.dense = dense;
+    staged.passes = staged.apart = 0;
+    staged.set_survivors = f.backend->block_plan_set_survivors;
+    staged.forward = f.backend->block_forward;
+    f.backend->block_plan_set_survivors = note_survivors;
+    f.backend->block_forward = delay_forward;
+    assert_ok(break_even_measure(&f.pruner, density, &f.pass, f.x));
+    const double below = f.network->blocks[CONV2].sparse_below;
+    assert_true(staged.passes > 0);
+    assert_int_equal(staged.apart, 0); /* as in training: joined to conv1 */
+    teardown(&f);
+    return below;
+}
+
+/* What the run leaves decides, and no line from a lower density to a higher one. */
+static void what_a_run_leaves_is_measured(void **state) {
+    (void)state;
+    const double never = 1;
+    assert_true(staged_below(0.1, 0.05, SLOW / 2) <= 0.1);
+    assert_true(staged_below(0.1, 0.15, SLOW / 2) > 0.1);
+    assert_true(staged_below(0.3, 0.25, SLOW / 2) <= 0.3);
+    assert_true(staged_below(0.3, never, SLOW) == 0.5);
 }
 
 /* A run that leaves half of the connections needs no threshold. */
@@ -95,7 +166,7 @@ static void light_pruning_is_not_measured(void **state) {
     struct fixture f;
     setup(&f, -1);
     assert_ok(break_even_measure(&f.pruner, 0.5, &f.pass, f.x));
-    for (int b = 0; b < 3; b++)
+    for (int b = 0; b < BLOCKS; b++)
         assert_true(f.network->blocks[b].sparse_below == table_of(&f, b));
     teardown(&f);
 }
@@ -107,10 +178,10 @@ static void given_thresholds_hold(void **state) {
         struct fixture f;
         setup(&f, given);
         assert_ok(break_even_measure(&f.pruner, 0.05, &f.pass, f.x));
-        for (int b = 0; b < 3; b++)
+        for (int b = 0; b < BLOCKS; b++)
             assert_true(f.network->blocks[b].sparse_below == given);
         assert_ok(pruner_prune_to(&f.pruner, 0.25, 1, NULL, 0));
-        for (int b = 0; b < 3; b++)
+        for (int b = 0; b < BLOCKS; b++)
             assert_int_equal(f.network->parameters[f.network->blocks[b].weight].sparse, i > 0);
         teardown(&f);
     }
@@ -123,7 +194,7 @@ static void least_density_is_that_of_the_last_event(void **state) {
     setup(&f, -1);
     assert_true(pruner_least_density(&f.pruner, 9) == 1);
     const double left = pruner_least_density(&f.pruner, 99);
-    const double rounding = 0.5 / 600; /* of a count of survivors among those of dense2 */
+    const double rounding = 0.5 / 1600; /* of a count of survivors among those of dense2 */
     assert_true(left >= 0.1 - rounding && left <= 0.1 + rounding);
     assert_true(pruner_least_density(&f.pruner, 1000) <= 0.05 + rounding);
     teardown(&f);
@@ -132,6 +203,7 @@ static void least_density_is_that_of_the_last_event(void **state) {
 int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(thresholds_are_measured),
+        cmocka_unit_test(what_a_run_leaves_is_measured),
         cmocka_unit_test(light_pruning_is_not_measured),
         cmocka_unit_test(given_thresholds_hold),
         cmocka_unit_test(least_density_is_that_of_the_last_event),
