@@ -179,7 +179,7 @@ static bool is_worthwhile(const struct network *network, const struct block *blo
 }
 
 /* Blocks that compute together are measured together, as they will run: what one hands to the next
- * stays in the caches there. */
+ * stays in the caches there. Which are joined does not go by their form. */
 static struct probe probe_of(struct network *network, int index, const struct block_pass *pass,
                              const float *x) {
     struct probe p = {.network = network,
