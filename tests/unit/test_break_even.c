@@ -99,11 +99,11 @@ static void thresholds_are_measured(void **state) {
 
 static struct {
     struct network *network;
-    bool measured;    /* conv2 is, and not another block */
-    double density;   /* of conv2, 1: in dense form */
-    double slow_from; /* density from which on sparse form takes SLOW */
-    long dense;       /* milliseconds of dense form */
-    int passes, apart;
+    bool measured;             /* conv2 is, and not another block */
+    double density;            /* of conv2, 1: in dense form */
+    double slow_from, slow_to; /* densities between which sparse form takes SLOW */
+    long dense;                /* milliseconds of dense form */
+    int passes, unlike_training;
     enum status (*set_survivors)(struct block_plan *, const struct block_survivors *);
     enum status (*forward)(struct block_plan *, const struct block_pass *, const float *, float *);
 } staged;
@@ -120,27 +120,29 @@ enum { SLOW = 16 }; /* milliseconds: longer by far than a pass of the tiny netwo
 
 static enum status delay_forward(struct block_plan *plan, const struct block_pass *pass,
                                  const float *x, float *y) {
-    const long sparse = staged.density > staged.slow_from ? SLOW : 0;
-    const struct timespec delay = {.tv_nsec =
-                                       1000000 * (staged.density == 1 ? staged.dense : sparse)};
+    const bool slow = staged.density > staged.slow_from && staged.density < staged.slow_to;
+    const long milliseconds = staged.density == 1 ? staged.dense : slow ? SLOW : 0;
+    const struct timespec delay = {.tv_nsec = 1000000 * milliseconds};
     if (staged.measured && plan == staged.network->blocks[CONV2].plan) {
         staged.passes++;
-        staged.apart += staged.network->blocks[CONV1].output_gradient != NULL;
+        const bool joined = staged.network->blocks[CONV1].output_gradient == NULL;
+        staged.unlike_training += !joined || !pass->training;
         nanosleep(&delay, NULL);
     }
     return staged.forward(plan, pass, x, y);
 }
 
 /* What is measured of conv2. */
-static double staged_below(double density, double slow_from, long dense) {
+static double staged_below(double density, double slow_from, double slow_to, long dense) {
     struct fixture f;
     setup(&f, -1);
     staged.network = f.network;
     staged.measured = false;
     staged.density = 1;
     staged.slow_from = slow_from;
+    staged.slow_to = slow_to;
     staged.dense = dense;
-    staged.passes = staged.apart = 0;
+    staged.passes = staged.unlike_training = 0;
     staged.set_survivors = f.backend->block_plan_set_survivors;
     staged.forward = f.backend->block_forward;
     f.backend->block_plan_set_survivors = note_survivors;
@@ -148,7 +150,7 @@ static double staged_below(double density, double slow_from, long dense) {
     assert_ok(break_even_measure(&f.pruner, density, &f.pass, f.x));
     const double below = f.network->blocks[CONV2].sparse_below;
     assert_true(staged.passes > 0);
-    assert_int_equal(staged.apart, 0); /* as in training: joined to conv1 */
+    assert_int_equal(staged.unlike_training, 0);
     teardown(&f);
     return below;
 }
@@ -156,11 +158,10 @@ static double staged_below(double density, double slow_from, long dense) {
 /* What the run leaves decides, and no line from a lower density to a higher one. */
 static void what_a_run_leaves_is_measured(void **state) {
     (void)state;
-    const double never = 1;
-    assert_true(staged_below(0.1, 0.05, SLOW / 2) <= 0.1);
-    assert_true(staged_below(0.1, 0.15, SLOW / 2) > 0.1);
-    assert_true(staged_below(0.3, 0.25, SLOW / 2) <= 0.3);
-    assert_true(staged_below(0.3, never, SLOW) == 0.5);
+    assert_true(staged_below(0.1, 0.05, 1, SLOW / 2) <= 0.1);
+    assert_true(staged_below(0.1, 0.15, 1, SLOW / 2) > 0.1);
+    assert_true(staged_below(0.3, 0.25, 1, SLOW / 2) <= 0.3);
+    assert_true(staged_below(0.3, 0, 0.25, SLOW / 2) == 0.5); /* fewer survivors take longer */
 }
 
 /* A run that leaves half of the connections needs no threshold. */
