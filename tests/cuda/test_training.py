@@ -310,8 +310,11 @@ class Together(ProgramTest):
 
     def test_no_device(self):
         too_old = {"EMULATED_FAIL": "cudaGetDeviceCount:0:35"} # cudaErrorInsufficientDriver
+        hidden = {"EMULATED_FAIL": "cudaGetDeviceCount:0:100"} # cudaErrorNoDevice
         for env, reason in (({"EMULATED_DEVICES": "0"}, "no NVIDIA driver is installed"),
-                            (too_old, "the NVIDIA driver is too old: it is made for CUDA")):
+                            (too_old, "the NVIDIA driver is too old: it is made for CUDA"),
+                            (hidden, "no device is visible: CUDA_VISIBLE_DEVICES="),
+                            ({**hidden, "CUDA_VISIBLE_DEVICES": None}, "no device: no CUDA-capable")):
             result = run(*self.words(), program=EMULATED, env=environment(**env))
             self.assert_refused(result, f"backend cuda: {reason}", code=1)
             self.run_ok(*self.words(["train.backend=auto"]), program=EMULATED,
@@ -408,22 +411,29 @@ class Together(ProgramTest):
                 self.assertNotEqual(result.code, 0)
                 self.assertEqual(len(result.messages()), 1, result.err)
 
-    def test_a_stopped_rank_is_named(self):
-        """A rank that stops answers nobody; the others end the run within the time given."""
+    def message_after(self, sent):
+        """Of two ranks that train for ever, when one of them is sent a signal."""
         words = self.words(["train.hang_seconds=3", "train.steps=100000", "train.epochs=1000"])
         process = subprocess.Popen(launcher(2) + [EMULATED, *words], env=environment(),
                                    stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True,
                                    start_new_session=True)
         try:
-            stopped = self.child_of(process.pid)
-            os.kill(stopped, signal.SIGSTOP)
+            os.kill(self.child_of(process.pid), sent)
             _, err = process.communicate(timeout=90)
         finally:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.communicate()
         self.assertNotEqual(process.returncode, 0)
-        self.assertIn("train.hang_seconds", err)
+        return err
+
+    def test_a_stopped_rank_is_named(self):
+        """A rank that stops answers nobody; the others end the run within the time given."""
+        self.assertIn("train.hang_seconds", self.message_after(signal.SIGSTOP))
+
+    def test_a_killed_rank_ends_the_run(self):
+        """By the launcher, which says so."""
+        self.assertIn("signal 9", self.message_after(signal.SIGKILL))
 
     def child_of(self, launcher_pid):
         """The last of the launcher's ranks, once its run has begun."""
