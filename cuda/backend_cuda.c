@@ -1,4 +1,5 @@
 /* The CUDA backend's table, and its life. */
+#include "conv_direct.h"
 #include "conv_tune.h"
 
 #include <stdlib.h>
@@ -81,6 +82,7 @@ static enum status start_libraries(struct cuda_backend *cuda) {
 }
 
 static enum status start(struct cuda_backend *cuda, int device) {
+    TRY(conv_direct_wish(&cuda->conv_wish));
     TRY(cuda_describe(device, &cuda->gpu));
     TRY(device_rates_read(cuda->gpu.index, cuda->tf32, &cuda->rates));
     TRY_CUDA(cudaSetDevice(cuda->gpu.index));

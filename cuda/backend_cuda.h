@@ -25,6 +25,9 @@ struct captured_step {
     cudaGraphExec_t exec; /* NULL: not captured yet */
 };
 
+/** Who computes convolutions: what is measured, or else is the default; or one insists. */
+enum conv_wish { CONV_WISH_NONE, CONV_WISH_CUDNN, CONV_WISH_DIRECT };
+
 struct cuda_backend {
     struct backend base; /* first: a struct backend * is one of these */
     struct gpu gpu;
@@ -32,6 +35,7 @@ struct cuda_backend {
     cublasHandle_t cublas;
     cudnnHandle_t cudnn;
     bool tf32;
+    enum conv_wish conv_wish;
     struct device_rates rates;
     void *cublas_workspace;
     struct conv_finding *findings; /* conv_tune.c's */

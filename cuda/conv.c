@@ -1,7 +1,10 @@
-/* Convolutions, by cuDNN: execution plans for each number of samples that has come. */
+/* Convolutions: a pass by the backend's own kernels, or by cuDNN: then by execution plans for each
+ * number of samples that has come. */
+#include "conv_direct.h"
 #include "conv_tune.h"
 #include "plan.h"
 
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,32 +23,70 @@ struct variant {
 };
 
 struct conv {
-    bool fuses;      /* bias and relu are all that follows */
-    float *weights;  /* [filters][kernel][kernel][channels] */
-    float *dweights; /* likewise */
-    float *bias;     /* where cuDNN can read it */
+    bool fuses;                                /* bias and relu are all that follows */
+    float *weights;                            /* [filters][kernel][kernel][channels] */
+    float *dweights;                           /* likewise */
+    float *bias;                               /* where cuDNN can read it */
+    float *forward_weights, *backward_weights; /* in the order of the backend's own kernels */
     struct variant *variants;
     uint32_t choices[BLOCK_CHOICES];
     char forward[NAME_MOST], backward[NAME_MOST]; /* of the choices, for people */
 };
 
-/* "cudnn 28.1": the first configuration of engine 28. */
-static void add_name(char name[NAME_MOST], uint32_t choice) {
-    const size_t length = strlen(name);
-    if (choice != CONV_HEURISTICS && choice != CONV_APART)
-        snprintf(name + length, NAME_MOST - length, " %d.%d", (int)(choice >> 8) - 1,
-                 (int)(choice & 0xff));
+static bool has_pass(const struct block_plan *plan, enum conv_pass pass) {
+    const struct conv *conv = plan->linear;
+    return (pass != CONV_FORWARD_RELU || conv->fuses) &&
+           (pass != CONV_BACKWARD_DATA || !plan->first);
 }
 
-static void name_choices(struct conv *conv) {
-    const uint32_t *choices = conv->choices;
-    const bool apart = !conv->fuses || choices[CONV_FORWARD_RELU] == CONV_APART;
-    snprintf(conv->forward, NAME_MOST, "cudnn");
-    snprintf(conv->backward, NAME_MOST, "cudnn");
-    add_name(conv->forward, choices[apart ? CONV_FORWARD : CONV_FORWARD_RELU]);
-    add_name(conv->backward, choices[CONV_BACKWARD_DATA]);
-    add_name(conv->backward, choices[CONV_BACKWARD_FILTER]);
+static enum conv_pass forward_pass(const struct conv *conv) {
+    const bool apart = !conv->fuses || conv->choices[CONV_FORWARD_RELU] == CONV_APART;
+    return apart ? CONV_FORWARD : CONV_FORWARD_RELU;
 }
+
+/* Whether the backend's own kernels compute a pass that there is. */
+static bool takes_direct(const struct block_plan *plan, enum conv_pass pass) {
+    const struct conv *conv = plan->linear;
+    const struct cuda_backend *cuda = plan->cuda;
+    const uint32_t choice = conv->choices[pass];
+    if (cuda->conv_wish == CONV_WISH_CUDNN || !has_pass(plan, pass) ||
+        !conv_direct_takes(&plan->desc, pass, plan->max_samples))
+        return false;
+    return cuda->conv_wish == CONV_WISH_DIRECT || choice == CONV_DIRECT ||
+           (choice == CONV_HEURISTICS && !cuda->tf32);
+}
+
+/* ---- names ---- */
+
+static void add(char name[NAME_MOST], const char *format, ...) {
+    const size_t length = strlen(name);
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(name + length, NAME_MOST - length, format, arguments);
+    va_end(arguments);
+}
+
+/* "cudnn 28.1": the first configuration of engine 28; what is cuDNN's again adds its number. */
+static void add_name(char name[NAME_MOST], const struct block_plan *plan, enum conv_pass pass) {
+    const struct conv *conv = plan->linear;
+    const uint32_t choice = conv->choices[pass];
+    const char *who = takes_direct(plan, pass) ? "direct" : "cudnn";
+    if (strstr(name, who) == NULL)
+        add(name, name[0] == 0 ? "%s" : ", %s", who);
+    if (!takes_direct(plan, pass) && choice != CONV_HEURISTICS && choice != CONV_DIRECT)
+        add(name, " %d.%d", (int)(choice >> 8) - 1, (int)(choice & 0xff));
+}
+
+static void name_choices(struct block_plan *plan) {
+    struct conv *conv = plan->linear;
+    conv->forward[0] = conv->backward[0] = 0;
+    add_name(conv->forward, plan, forward_pass(conv));
+    if (!plan->first)
+        add_name(conv->backward, plan, CONV_BACKWARD_DATA);
+    add_name(conv->backward, plan, CONV_BACKWARD_FILTER);
+}
+
+/* ---- plans ---- */
 
 static enum status create(struct block_plan *plan) {
     struct conv *conv = calloc(1, sizeof *conv);
@@ -54,7 +95,9 @@ static enum status create(struct block_plan *plan) {
     const struct block_desc *d = &plan->desc;
     conv->fuses = d->activation == ACTIVATION_RELU && d->pool == 1 && d->dropout == 0;
     plan->linear = conv;
-    name_choices(conv);
+    name_choices(plan);
+    TRY(PLAN_ARRAY(conv_direct_weights(d, CONV_FORWARD), &conv->forward_weights));
+    TRY(PLAN_ARRAY(conv_direct_weights(d, CONV_BACKWARD_DATA), &conv->backward_weights));
     TRY(PLAN_ARRAY(block_biases(d), &conv->bias));
     TRY(PLAN_ARRAY(block_weights(d), &conv->weights));
     return PLAN_ARRAY(block_weights(d), &conv->dweights);
@@ -79,17 +122,27 @@ static void destroy(struct block_plan *plan) {
     if (conv == NULL)
         return;
     destroy_variants(conv);
-    cuda_release(&plan->cuda->base, conv->weights);
-    cuda_release(&plan->cuda->base, conv->dweights);
-    cuda_release(&plan->cuda->base, conv->bias);
+    float *const memory[] = {conv->weights, conv->dweights, conv->bias, conv->forward_weights,
+                             conv->backward_weights};
+    for (size_t i = 0; i < sizeof memory / sizeof memory[0]; i++)
+        cuda_release(&plan->cuda->base, memory[i]);
     free(conv);
 }
 
+/* In the order of each pass that reads them. */
 static enum status load(struct block_plan *plan) {
     const struct block_desc *d = &plan->desc;
     const struct conv *conv = plan->linear;
-    TRY_CUDA(kernel_swap_inner(plan->weights, d->linear.channels, d->input.channels,
-                               d->kernel * d->kernel, conv->weights, plan->cuda->stream));
+    const bool forward = takes_direct(plan, forward_pass(conv));
+    const bool backward = takes_direct(plan, CONV_BACKWARD_DATA);
+    if (forward || backward)
+        TRY(conv_direct_load(plan->cuda, d, plan->weights, forward ? conv->forward_weights : NULL,
+                             backward ? conv->backward_weights : NULL));
+    if (!forward || (!plan->first && !backward))
+        TRY_CUDA(kernel_swap_inner(plan->weights, d->linear.channels, d->input.channels,
+                                   d->kernel * d->kernel, conv->weights, plan->cuda->stream));
+    if (forward)
+        return ST_OK;
     return cuda_copy(&plan->cuda->base, conv->bias, plan->bias, block_biases(d) * sizeof(float));
 }
 
@@ -111,8 +164,10 @@ static enum status prepare(struct block_plan *plan, enum conv_pass pass, int sam
                            struct conv_plan **prepared) {
     struct cuda_backend *cuda = plan->cuda;
     const struct conv *conv = plan->linear;
-    const struct conv_target target = {
-        .handle = cuda->cudnn, .tf32 = cuda->tf32, .choice = conv->choices[pass]};
+    const uint32_t choice = conv->choices[pass];
+    const struct conv_target target = {.handle = cuda->cudnn,
+                                       .tf32 = cuda->tf32,
+                                       .choice = choice == CONV_DIRECT ? CONV_HEURISTICS : choice};
     struct variant *variant;
     TRY(find_variant(plan->linear, samples, &variant));
     if (!variant->sought[pass]) {
@@ -134,6 +189,20 @@ static enum status run(struct block_plan *plan, enum conv_pass pass, int samples
     return conv_plan_run(prepared, plan->cuda->cudnn, arguments, plan->cuda->workspace);
 }
 
+/* With what follows, where that is bias and activation alone. */
+static enum status forward_direct(struct block_plan *plan, int samples, const float *x, float *room,
+                                  struct epilogue *epilogue) {
+    const struct conv *conv = plan->linear;
+    const bool ends = plan->desc.pool == 1 && plan->desc.dropout == 0;
+    const struct conv_arguments arguments = {x, conv->forward_weights, room,
+                                             ends ? plan->bias : NULL};
+    if (ends)
+        epilogue->activation = ACTIVATION_NONE;
+    else
+        epilogue->bias = plan->bias;
+    return conv_direct_run(plan->cuda, &plan->desc, CONV_FORWARD, samples, &arguments);
+}
+
 /* With bias and relu, where there is an engine for it: then nothing is left to follow. */
 static enum status forward(struct block_plan *plan, const struct block_pass *pass, const float *x,
                            float *room, struct epilogue *epilogue) {
@@ -142,7 +211,9 @@ static enum status forward(struct block_plan *plan, const struct block_pass *pas
     struct conv_plan *fused = NULL;
     if (pass->samples == 0)
         return ST_OK;
-    if (conv->fuses && conv->choices[CONV_FORWARD_RELU] != CONV_APART)
+    if (takes_direct(plan, forward_pass(conv)))
+        return forward_direct(plan, pass->samples, x, room, epilogue);
+    if (forward_pass(conv) == CONV_FORWARD_RELU)
         TRY(prepare(plan, CONV_FORWARD_RELU, pass->samples, &fused));
     if (fused != NULL) {
         const struct conv_arguments with_bias = {x, conv->weights, room, conv->bias};
@@ -153,32 +224,41 @@ static enum status forward(struct block_plan *plan, const struct block_pass *pas
     return run(plan, CONV_FORWARD, pass->samples, &arguments);
 }
 
+static enum status backward_filter(struct block_plan *plan, int samples, const float *dz,
+                                   const struct gradients *to) {
+    const struct block_desc *d = &plan->desc;
+    const struct conv *conv = plan->linear;
+    const struct conv_arguments arguments = {to->x, conv->dweights, dz, NULL};
+    TRY(run(plan, CONV_BACKWARD_FILTER, samples, &arguments));
+    TRY_CUDA(kernel_swap_inner(conv->dweights, d->linear.channels, d->kernel * d->kernel,
+                               d->input.channels, to->dweights, plan->cuda->stream));
+    return ST_OK;
+}
+
+static enum status backward_data(struct block_plan *plan, int samples, const float *dz,
+                                 const struct gradients *to) {
+    const struct conv *conv = plan->linear;
+    const bool direct = takes_direct(plan, CONV_BACKWARD_DATA);
+    const struct conv_arguments arguments = {
+        to->dx, direct ? conv->backward_weights : conv->weights, dz, NULL};
+    if (direct)
+        return conv_direct_run(plan->cuda, &plan->desc, CONV_BACKWARD_DATA, samples, &arguments);
+    return run(plan, CONV_BACKWARD_DATA, samples, &arguments);
+}
+
 static enum status backward(struct block_plan *plan, const struct block_pass *pass, float *dz,
                             const struct gradients *to) {
     const struct block_desc *d = &plan->desc;
-    const struct conv *conv = plan->linear;
     struct cuda_backend *cuda = plan->cuda;
     TRY_CUDA(kernel_column_sums(dz, plan_rows(plan, pass->samples), d->linear.channels,
                                 plan->columns, to->dbias, cuda->stream));
     if (pass->samples == 0)
         return cuda_clear(&cuda->base, to->dweights, block_weights(d) * sizeof *dz);
-    const struct conv_arguments filter = {to->x, conv->dweights, dz, NULL};
-    const struct conv_arguments data = {to->dx, conv->weights, dz, NULL};
-    TRY(run(plan, CONV_BACKWARD_FILTER, pass->samples, &filter));
-    TRY_CUDA(kernel_swap_inner(conv->dweights, d->linear.channels, d->kernel * d->kernel,
-                               d->input.channels, to->dweights, cuda->stream));
-    if (to->dx == NULL)
-        return ST_OK;
-    return run(plan, CONV_BACKWARD_DATA, pass->samples, &data);
+    TRY(backward_filter(plan, pass->samples, dz, to));
+    return to->dx == NULL ? ST_OK : backward_data(plan, pass->samples, dz, to);
 }
 
 /* ---- choices ---- */
-
-static bool has_pass(const struct block_plan *plan, enum conv_pass pass) {
-    const struct conv *conv = plan->linear;
-    return (pass != CONV_FORWARD_RELU || conv->fuses) &&
-           (pass != CONV_BACKWARD_DATA || !plan->first);
-}
 
 static enum status measure_passes(struct block_plan *plan, int samples,
                                   uint32_t choices[BLOCK_CHOICES]) {
@@ -204,11 +284,11 @@ static enum status choose(struct block_plan *plan, int samples, bool measure,
     if (measure)
         return measure_passes(plan, samples, choices);
     memcpy(conv->choices, choices, sizeof conv->choices);
-    name_choices(conv);
+    name_choices(plan);
     destroy_variants(conv);
     cuda_forget_steps(&plan->cuda->base);
     plan->cuda->preparations++;
-    return ST_OK;
+    return plan->weights == NULL ? ST_OK : load(plan);
 }
 
 static void algorithms(const struct block_plan *plan, const char **forward, const char **backward) {
@@ -217,7 +297,7 @@ static void algorithms(const struct block_plan *plan, const char **forward, cons
     *backward = conv->backward;
 }
 
-const struct linear_kind linear_conv = {.name = "cudnn",
+const struct linear_kind linear_conv = {.name = "conv",
                                         .create = create,
                                         .destroy = destroy,
                                         .choose = choose,

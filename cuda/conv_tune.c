@@ -1,5 +1,7 @@
 #include "conv_tune.h"
 
+#include "conv_direct.h"
+
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -38,11 +40,18 @@ static void trial_destroy(struct trial *t) {
         (void)cudaEventDestroy(t->end);
 }
 
+/* Weights in the order of any pass. */
+static size_t most_weights(const struct block_desc *desc) {
+    const size_t forward = conv_direct_weights(desc, CONV_FORWARD);
+    const size_t backward = conv_direct_weights(desc, CONV_BACKWARD_DATA);
+    return forward > backward ? forward : backward;
+}
+
 static enum status trial_allocate(struct trial *t, const struct block_desc *desc, int samples) {
     struct backend *backend = &t->cuda->base;
     const size_t n = (size_t)samples, outputs = n * shape_size(desc->linear);
     TRY(cuda_alloc(backend, n * shape_size(desc->input) * sizeof *t->x, (void **)&t->x));
-    TRY(cuda_alloc(backend, block_weights(desc) * sizeof *t->w, (void **)&t->w));
+    TRY(cuda_alloc(backend, most_weights(desc) * sizeof *t->w, (void **)&t->w));
     TRY(cuda_alloc(backend, outputs * sizeof *t->y, (void **)&t->y));
     TRY(cuda_alloc(backend, block_biases(desc) * sizeof *t->bias, (void **)&t->bias));
     TRY(cuda_alloc(backend, outputs, (void **)&t->state));
@@ -77,6 +86,20 @@ static enum status run_plan(const struct trial *t, void *plan) {
     return conv_plan_run(plan, t->cuda->cudnn, &arguments, t->cuda->workspace);
 }
 
+/* A pass by the backend's own kernels. */
+struct direct_run {
+    const struct block_desc *desc;
+    enum conv_pass pass;
+    int samples;
+};
+
+static enum status run_direct(const struct trial *t, void *context) {
+    const struct direct_run *run = context;
+    const struct conv_arguments arguments = {t->x, t->w, t->y,
+                                             run->pass == CONV_FORWARD_RELU ? t->bias : NULL};
+    return conv_direct_run(t->cuda, run->desc, run->pass, run->samples, &arguments);
+}
+
 /* *milliseconds stays infinite where the configuration cannot be run after all. */
 static enum status try_candidate(const struct trial *t, const struct conv_finding *finding,
                                  const struct block_desc *desc, uint32_t name,
@@ -97,6 +120,20 @@ out:
     return status;
 }
 
+static enum status try_direct(const struct trial *t, struct conv_finding *finding,
+                              const struct block_desc *desc) {
+    struct direct_run run = {desc, finding->of.pass, finding->of.samples};
+    float milliseconds;
+    if (t->cuda->conv_wish == CONV_WISH_CUDNN || !conv_direct_takes(desc, run.pass, run.samples))
+        return ST_OK;
+    TRY(time_run(t, run_direct, &run, &milliseconds));
+    if (milliseconds < finding->milliseconds) {
+        finding->milliseconds = milliseconds;
+        finding->choice = CONV_DIRECT;
+    }
+    return ST_OK;
+}
+
 static enum status try_all(const struct trial *t, struct conv_finding *finding,
                            const struct block_desc *desc) {
     struct cuda_backend *cuda = t->cuda;
@@ -112,7 +149,7 @@ static enum status try_all(const struct trial *t, struct conv_finding *finding,
             finding->choice = names[i];
         }
     }
-    return ST_OK;
+    return try_direct(t, finding, desc);
 }
 
 /* ---- findings ---- */

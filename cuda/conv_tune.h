@@ -1,4 +1,5 @@
-/* conv_tune.h - which of cuDNN's configurations is the fastest, by trying them on the device. */
+/* conv_tune.h - which of cuDNN's configurations and the backend's own kernels is the fastest, by
+ * trying them on the device. */
 #ifndef ESPALIER_CUDA_CONV_TUNE_H
 #define ESPALIER_CUDA_CONV_TUNE_H
 

@@ -1,7 +1,8 @@
 /* device.cuh - what kernels are written with, for nvcc and for the tests' emulation of a device.
  *
  *    LAUNCH(kernel, grid, block, shared_bytes, stream, arguments...)
- *    SHARED(type, name, extents)   static memory of a block: SHARED(float, tile, [16][17]) */
+ *    SHARED(type, name, extents)   static memory of a block: SHARED(float, tile, [16][17])
+ *    SHARED_BYTES(type, name)      what the launch gives it: SHARED_BYTES(float, tile) */
 #ifndef ESPALIER_CUDA_DEVICE_CUH
 #define ESPALIER_CUDA_DEVICE_CUH
 
@@ -10,6 +11,9 @@
 #define LAUNCH(kernel, grid, block, shared_bytes, stream, ...)                                     \
     kernel<<<(grid), (block), (shared_bytes), (stream)>>>(__VA_ARGS__)
 #define SHARED(type, name, extents) __shared__ type name extents
+#define SHARED_BYTES(type, name)                                                                   \
+    extern __shared__ __align__(16) unsigned char name##_bytes[];                                  \
+    type *name = (type *)name##_bytes
 #else
 #include <emulated_device.h>
 #endif
@@ -37,6 +41,27 @@ static __device__ inline size_t stride() {
 /** The same, where an int counts them and each has a thread of its own. */
 static __device__ inline int own_element() {
     return (int)first_element();
+}
+
+/** Queue a copy of 4 or 16 bytes, aligned to as many, to the block's shared memory; zeros where
+ * there is nothing to copy, `from` being a valid address all the same. A thread's copies are there
+ * after its copies_wait(), for other threads after a barrier behind that. */
+template <int BYTES>
+static __device__ inline void copy_queue(float *to, const float *from, bool something) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+    asm volatile("cp.async.ca.shared.global [%0], [%1], %2, %3;" ::"r"(
+                     (unsigned)__cvta_generic_to_shared(to)),
+                 "l"(from), "n"(BYTES), "r"(something ? BYTES : 0)
+                 : "memory");
+#else
+    for (int i = 0; i < BYTES / (int)sizeof *to; i++)
+        to[i] = something ? from[i] : 0;
+#endif
+}
+static __device__ inline void copies_wait() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+    asm volatile("cp.async.wait_all;" ::: "memory");
+#endif
 }
 
 /** The values of the step under way. */

@@ -105,6 +105,30 @@ cudaError_t kernel_norm_input(const struct norm_channels *norm, bool of_batch, c
 cudaError_t kernel_swap_inner(const float *from, int outer, int inner, int taps, float *to,
                               cudaStream_t stream);
 
+/* ---- conv_direct.cu ---- */
+
+/** A convolution of [samples][height][width][channels] to
+ * [samples][out_height][out_width][filters], and what follows it. The gradient of an input is one
+ * too, of the output's gradient. */
+struct convolution {
+    int height, width, channels;
+    int out_height, out_width, filters;
+    int kernel, stride, padding;
+    const float *bias; /* [filters]; NULL: 0 */
+    enum activation activation;
+};
+
+/** Whether a block's shared memory has room for it, and ints for its pixels. */
+bool convolution_fits(const struct convolution *convolution, int samples);
+/** Floats of its weights in the order that the kernel reads. */
+size_t convolution_weights(const struct convolution *convolution);
+/** Weights [filters][channels][taps] in that order: for the pass forward, and with the taps
+ * reversed for its input's gradient; NULL: not for that. */
+cudaError_t kernel_convolution_weights(const float *weights, int filters, int channels, int taps,
+                                       float *forward, float *backward, cudaStream_t stream);
+cudaError_t kernel_convolution(const struct convolution *convolution, int samples, const float *x,
+                               const float *weights, float *y, cudaStream_t stream);
+
 /* ---- dropconnect.cu ---- */
 
 struct connect {

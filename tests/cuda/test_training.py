@@ -99,11 +99,12 @@ class Annealed(ProgramTest):
     def test_autotuned_engines(self):
         """The fastest ones sum in another order. All ranks take rank 0's, and a run that goes on
         takes those that it had."""
-        settings = ["train.cudnn_autotune=true"]
+        settings, env = ["train.cudnn_autotune=true"], {"ESPALIER_CUDA_CONV": "cudnn"}
         for ranks in (1, 2):
-            plain = self.emulated(f"plain{ranks}", ranks)
-            tuned = self.emulated(f"tuned{ranks}", ranks, settings)
-            again = self.emulated(f"again{ranks}", ranks, settings, ESPALIER_CUDA_GRAPH="0")
+            plain = self.emulated(f"plain{ranks}", ranks, **env)
+            tuned = self.emulated(f"tuned{ranks}", ranks, settings, **env)
+            again = self.emulated(f"again{ranks}", ranks, settings, ESPALIER_CUDA_GRAPH="0",
+                                  **env)
             engines = read_events(tuned, "engines")
             self.assertEqual(engines[0]["step"], 0)
             self.assertEqual(engines[0]["conv2.forward"], "cudnn 6.1")
@@ -114,11 +115,11 @@ class Annealed(ProgramTest):
             self.assertNotEqual(summary(tuned)["weights_sha256"], summary(plain)["weights_sha256"])
             self.assertEqual(zeros(tuned), zeros(plain))
             self.assertLess(largest_difference(model(tuned), model(plain)), 1e-5)
-        first = self.emulated("stopped", 2, [*settings, "train.epochs=1"])
+        first = self.emulated("stopped", 2, [*settings, "train.epochs=1"], **env)
         words = ["train", self.recipe, "-o", first, "--resume"]
         for setting in [f"data.dir={MNIST}", "train.backend=cuda", *SMALL, *settings]:
             words += ["-s", setting]
-        self.run_ok(*words, program=EMULATED, ranks=2)
+        self.run_ok(*words, program=EMULATED, ranks=2, env=environment(**env))
         self.assertEqual(summary(first)["weights_sha256"], summary(tuned)["weights_sha256"])
         self.assertEqual(len(read_events(first, "engines")), len(engines))
 
@@ -136,12 +137,12 @@ class Annealed(ProgramTest):
         words = ["train", self.recipe, "-o", self.path("run"), "--resume"]
         for setting in [f"data.dir={MNIST}", *SMALL, "train.cudnn_autotune=true"]:
             words += ["-s", setting]
-        found, taken = [], (6 + 1) << 8 | 1  # engine 6, configuration 1
+        found, taken, direct = [], (6 + 1) << 8 | 1, 2**32 - 2  # engine 6, configuration 1
         for epochs, backend in enumerate(("cuda", "cpu", "cuda"), 1):
             self.run_ok(*words, "-s", f"train.epochs={epochs}", "-s", f"train.backend={backend}",
                         program=EMULATED)
             found.append(self.choices(self.path("run")))
-        self.assertEqual(found[0][4:8], (taken, 0, taken, taken)) # forward, with relu, backward
+        self.assertEqual(found[0][4:8], (direct, 0, direct, taken)) # forward, with relu, backward
         self.assertEqual(found[1:], found[:1] * 2)
         steps = [event["step"] for event in read_events(self.path("run"), "engines")]
         self.assertEqual([step for step in steps if step <= 10], [0]) # then layers shrink
@@ -339,18 +340,19 @@ class Together(ProgramTest):
         self.assertEqual(more, {"cudaGraphLaunch": 70, "launch": 70, "cudaMemcpyAsync": 70})
 
     def test_a_nan_ends_the_run_with_update_and_layer(self):
-        """The first convolution's relu is cuDNN's: one that loses NaNs would train on for ever."""
+        """A relu of the first convolution's that loses NaNs would train on for ever."""
         network = ("network = ({ type = 'conv'; filters = 2; kernel = 3; activation = 'relu'; },"
                    " { type = 'dense'; units = 10; });").replace("'", '"')
         recipe = self.write("relu.cfg", network)
-        for loose in ("strict", "loose"):
+        for conv, loose in (("direct", "strict"), ("cudnn", "strict"), ("cudnn", "loose")):
             self.runs = getattr(self, "runs", 0) + 1
             words = ["train", recipe, "-o", self.path(f"run{self.runs}"), "-s", f"data.dir={MNIST}"]
             for setting in ("data.train_limit=320", "data.test_limit=20", "train.batch=16",
                             "train.steps=20", "train.log_every=2", "train.optimizer=sgd",
                             "train.learning_rate=1e6", "train.l2=1e6", "train.backend=cuda"):
                 words += ["-s", setting]
-            result = run(*words, program=EMULATED, env=environment(EMULATED_RELU=loose))
+            result = run(*words, program=EMULATED, env=environment(EMULATED_RELU=loose,
+                                                                     ESPALIER_CUDA_CONV=conv))
             self.assert_refused(result, "the training loss is ", "conv1.weight is not finite", code=1)
 
     def test_auto_takes_the_device_and_says_which(self):

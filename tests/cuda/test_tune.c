@@ -1,5 +1,6 @@
-/* The choice of cuDNN's engines by their times, on the emulated device: its engines 3, 4, 5 and 6
- * may be taken; 6 is the fastest, the heuristics put 3 first, and 4 cannot be run. */
+/* The choice of who computes convolutions, by times, on the emulated device: cuDNN's engines 3, 4,
+ * 5 and 6 may be taken; 6 is the fastest of them, the heuristics put 3 first, and 4 cannot be run.
+ * The backend's own kernels take no time. */
 #include "cases.h"
 #include "check.h"
 #include "emulation.h"
@@ -20,15 +21,31 @@ static const struct block_desc desc = {.kind = BLOCK_CONV,
                                        .pool = 1};
 
 static struct backend *backend;
+static float *weights, *biases; /* what plans have loaded stays valid */
+
+static int begin_with(const char *conv, bool tf32) {
+    weights = biases = NULL;
+    if (conv != NULL)
+        assert_int_equal(setenv("ESPALIER_CUDA_CONV", conv, 1), 0);
+    assert_ok(backend_cuda_create(&(struct backend_options){.threads = 1, .tf32 = tf32}, &backend));
+    unsetenv("ESPALIER_CUDA_CONV");
+    return 0;
+}
 
 static int begin(void **state) {
     (void)state;
-    assert_ok(backend_cuda_create(&(struct backend_options){.threads = 1}, &backend));
-    return 0;
+    return begin_with(NULL, false);
+}
+
+static int begin_with_cudnn(void **state) {
+    (void)state;
+    return begin_with("cudnn", false);
 }
 
 static int end(void **state) {
     (void)state;
+    backend->release(backend, weights);
+    backend->release(backend, biases);
     backend->destroy(backend);
     assert_int_equal(emulation_live_objects(), 0);
     return 0;
@@ -55,26 +72,38 @@ static void *device_floats(const float *values, size_t count) {
     return memory;
 }
 
-/* The forward pass over small numbers. */
-static void forward(struct block_plan *plan, float *out) {
-    const size_t inputs = SAMPLES * shape_size(desc.input),
-                 outputs = SAMPLES * shape_size(desc.output);
-    float *host[] = {case_floats(1, 1, inputs), case_floats(1, 2, block_weights(&desc)),
-                     case_floats(1, 3, block_biases(&desc))};
-    float *x = device_floats(host[0], inputs), *w = device_floats(host[1], block_weights(&desc));
-    float *bias = device_floats(host[2], block_biases(&desc)), *y = device_floats(NULL, outputs);
-    const struct block_pass pass = {.samples = SAMPLES};
-    assert_ok(backend->block_plan_load_weights(plan, w, bias));
-    assert_ok(backend->block_forward(plan, &pass, x, y));
-    assert_ok(backend->download(backend, out, y, outputs * sizeof *out));
-    float *const device[] = {x, w, bias, y};
-    for (int i = 0; i < 4; i++)
-        backend->release(backend, device[i]);
-    for (int i = 0; i < 3; i++)
-        free(host[i]);
+static void load(struct block_plan *plan) {
+    float *host[] = {case_integers(1, 2, block_weights(&desc)),
+                     case_integers(1, 3, block_biases(&desc))};
+    if (weights == NULL) {
+        weights = device_floats(host[0], block_weights(&desc));
+        biases = device_floats(host[1], block_biases(&desc));
+    }
+    assert_ok(backend->block_plan_load_weights(plan, weights, biases));
+    free(host[0]);
+    free(host[1]);
 }
 
-static void the_fastest_that_may_be_taken_is(void **state) {
+/* The forward pass over small numbers, with what has been loaded. */
+static void run_forward(struct block_plan *plan, float *out) {
+    const size_t inputs = SAMPLES * shape_size(desc.input),
+                 outputs = SAMPLES * shape_size(desc.output);
+    float *host = case_integers(1, 1, inputs);
+    float *x = device_floats(host, inputs), *y = device_floats(NULL, outputs);
+    const struct block_pass pass = {.samples = SAMPLES};
+    assert_ok(backend->block_forward(plan, &pass, x, y));
+    assert_ok(backend->download(backend, out, y, outputs * sizeof *out));
+    backend->release(backend, x);
+    backend->release(backend, y);
+    free(host);
+}
+
+static void forward(struct block_plan *plan, float *out) {
+    load(plan);
+    run_forward(plan, out);
+}
+
+static void the_fastest_engine_that_may_be_taken_is(void **state) {
     (void)state;
     uint32_t choices[BLOCK_CHOICES];
     float before[SAMPLES * 4 * 4 * 3], after[SAMPLES * 4 * 4 * 3];
@@ -109,7 +138,7 @@ static void what_was_found_is_remembered(void **state) {
 /* Of another device, or another version of the library. */
 static void what_there_is_not_is_not_taken(void **state) {
     (void)state;
-    const uint32_t strange[BLOCK_CHOICES] = {0xabcd01, 0xffffff, 7, 0xffffffff};
+    const uint32_t strange[BLOCK_CHOICES] = {0xabcd01, 0xffffff, 7, 0xfffffffe};
     float before[SAMPLES * 4 * 4 * 3], after[SAMPLES * 4 * 4 * 3];
     struct block_plan *plan = plan_of(false);
     uint32_t choices[BLOCK_CHOICES];
@@ -133,12 +162,84 @@ static void a_failure_is_told(void **state) {
     backend->block_plan_destroy(plan);
 }
 
+static void take(struct block_plan *plan, uint32_t choice) {
+    uint32_t choices[BLOCK_CHOICES];
+    for (int i = 0; i < BLOCK_CHOICES; i++)
+        choices[i] = choice;
+    assert_ok(backend->block_plan_choose(plan, SAMPLES, false, choices));
+}
+
+/* In FP32 they are the default, and where they are measured they are the fastest here; who is told
+ * to compute has its weights. */
+static void own_kernels_are_chosen_among(void **state) {
+    (void)state;
+    uint32_t choices[BLOCK_CHOICES];
+    float first[SAMPLES * 4 * 4 * 3], then[SAMPLES * 4 * 4 * 3];
+    struct block_plan *plan = plan_of(false);
+    assert_names(plan, "direct", "direct, cudnn");
+    forward(plan, first);
+    assert_ok(backend->block_plan_choose(plan, SAMPLES, true, choices));
+    assert_ok(backend->block_plan_choose(plan, SAMPLES, false, choices));
+    assert_names(plan, "direct", "direct, cudnn 6.1");
+    const long runs = emulation_calls("cudnnBackendExecute");
+    forward(plan, then);
+    assert_int_equal(emulation_calls("cudnnBackendExecute"), runs);
+    assert_memory_equal(first, then, sizeof first);
+    take(plan, (6 + 1) << 8 | 1);
+    assert_names(plan, "cudnn 6.1", "cudnn 6.1 6.1");
+    forward(plan, then);
+    assert_int_equal(emulation_calls("cudnnBackendExecute"), runs + 1);
+    assert_memory_equal(first, then, sizeof first);
+    backend->block_plan_destroy(plan);
+}
+
+/* What has been loaded is there in the order of whoever takes over. */
+static void weights_follow_a_choice(void **state) {
+    (void)state;
+    float first[SAMPLES * 4 * 4 * 3], then[SAMPLES * 4 * 4 * 3];
+    struct block_plan *plan = plan_of(false);
+    forward(plan, first);
+    take(plan, (6 + 1) << 8 | 1);
+    run_forward(plan, then);
+    assert_memory_equal(first, then, sizeof first);
+    take(plan, 0);
+    run_forward(plan, then);
+    assert_memory_equal(first, then, sizeof first);
+    backend->block_plan_destroy(plan);
+}
+
+static void assert_default(const char *conv, bool tf32, const char *forward_name,
+                           const char *backward_name) {
+    begin_with(conv, tf32);
+    struct block_plan *plan = plan_of(false);
+    assert_names(plan, forward_name, backward_name);
+    backend->block_plan_destroy(plan);
+    backend->destroy(backend);
+}
+
+static void the_default_is_told_or_follows_precision(void **state) {
+    (void)state;
+    assert_default(NULL, false, "direct", "direct, cudnn");
+    assert_default(NULL, true, "cudnn", "cudnn");
+    assert_default("cudnn", false, "cudnn", "cudnn");
+    assert_default("direct", true, "direct", "direct, cudnn");
+    assert_int_equal(setenv("ESPALIER_CUDA_CONV", "fourier", 1), 0);
+    assert_fails(backend_cuda_create(&(struct backend_options){.threads = 1}, &backend), ST_USAGE,
+                 "ESPALIER_CUDA_CONV=fourier: no such convolution, expected one of cudnn, direct");
+    unsetenv("ESPALIER_CUDA_CONV");
+    assert_int_equal(emulation_live_objects(), 0);
+}
+
 int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(the_fastest_that_may_be_taken_is, begin, end),
-        cmocka_unit_test_setup_teardown(what_was_found_is_remembered, begin, end),
-        cmocka_unit_test_setup_teardown(what_there_is_not_is_not_taken, begin, end),
-        cmocka_unit_test_setup_teardown(a_failure_is_told, begin, end),
+        cmocka_unit_test_setup_teardown(the_fastest_engine_that_may_be_taken_is, begin_with_cudnn,
+                                        end),
+        cmocka_unit_test_setup_teardown(what_was_found_is_remembered, begin_with_cudnn, end),
+        cmocka_unit_test_setup_teardown(what_there_is_not_is_not_taken, begin_with_cudnn, end),
+        cmocka_unit_test_setup_teardown(a_failure_is_told, begin_with_cudnn, end),
+        cmocka_unit_test_setup_teardown(own_kernels_are_chosen_among, begin, end),
+        cmocka_unit_test_setup_teardown(weights_follow_a_choice, begin, end),
+        cmocka_unit_test(the_default_is_told_or_follows_precision),
     };
     return RUN_TESTS(tests, argc, argv);
 }

@@ -267,7 +267,7 @@ unsigned vote(unsigned mask, bool mine) {
 
 /* ---- shared memory: poisoned, with red zones between arrays ---- */
 
-static unsigned char shared_bytes[SHARED_BYTES_MOST + 64 * RED_ZONE];
+alignas(16) static unsigned char shared_bytes[SHARED_BYTES_MOST + 64 * RED_ZONE];
 static std::vector<shared_array> shared_arrays;
 static size_t shared_used, shared_total;
 
