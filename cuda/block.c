@@ -210,6 +210,11 @@ enum status cuda_block_forward(struct block_plan *plan, const struct block_pass 
     TRY(check_pass(plan, pass));
     struct epilogue epilogue = epilogue_of(plan, pass);
     float *room = needs_room(plan) ? plan->z : y;
+    bool done = false;
+    if (plan->kind->forward_whole != NULL)
+        TRY(plan->kind->forward_whole(plan, pass, x, y, &epilogue, &done));
+    if (done)
+        return ST_OK;
     TRY(plan->kind->forward(plan, pass, x, room, &epilogue));
     const float *z = plan->kind->in_place ? x : room;
     if (z != y || !is_finished(&epilogue))

@@ -189,17 +189,32 @@ static enum status run(struct block_plan *plan, enum conv_pass pass, int samples
     return conv_plan_run(prepared, plan->cuda->cudnn, arguments, plan->cuda->workspace);
 }
 
-/* With what follows, where that is bias and activation alone. */
-static enum status forward_direct(struct block_plan *plan, int samples, const float *x, float *room,
-                                  struct epilogue *epilogue) {
+/* The state is all zeros where bias and activation alone follow: it need not be written. */
+static bool ends_in_activation(const struct block_desc *desc) {
+    return desc->pool == 1 && desc->dropout == 0;
+}
+
+/* By the backend's own kernel, where it can do what follows as well. */
+static enum status forward_whole(struct block_plan *plan, const struct block_pass *pass,
+                                 const float *x, float *y, const struct epilogue *epilogue,
+                                 bool *done) {
     const struct conv *conv = plan->linear;
-    const bool ends = plan->desc.pool == 1 && plan->desc.dropout == 0;
-    const struct conv_arguments arguments = {x, conv->forward_weights, room,
-                                             ends ? plan->bias : NULL};
-    if (ends)
-        epilogue->activation = ACTIVATION_NONE;
-    else
-        epilogue->bias = plan->bias;
+    const struct conv_arguments arguments = {x, conv->forward_weights, y, plan->bias};
+    struct epilogue biased = *epilogue;
+    biased.bias = plan->bias;
+    if (pass->samples == 0 || !takes_direct(plan, forward_pass(conv)))
+        return ST_OK;
+    if (!ends_in_activation(&plan->desc))
+        return conv_direct_block(plan->cuda, &plan->desc, pass->samples, &arguments, &biased,
+                                 plan->state, done);
+    *done = true;
+    return conv_direct_run(plan->cuda, &plan->desc, CONV_FORWARD, pass->samples, &arguments);
+}
+
+static enum status forward_direct(struct block_plan *plan, int samples, const float *x,
+                                  float *room) {
+    const struct conv *conv = plan->linear;
+    const struct conv_arguments arguments = {x, conv->forward_weights, room, NULL};
     return conv_direct_run(plan->cuda, &plan->desc, CONV_FORWARD, samples, &arguments);
 }
 
@@ -211,16 +226,17 @@ static enum status forward(struct block_plan *plan, const struct block_pass *pas
     struct conv_plan *fused = NULL;
     if (pass->samples == 0)
         return ST_OK;
+    epilogue->bias = plan->bias;
     if (takes_direct(plan, forward_pass(conv)))
-        return forward_direct(plan, pass->samples, x, room, epilogue);
+        return forward_direct(plan, pass->samples, x, room);
     if (forward_pass(conv) == CONV_FORWARD_RELU)
         TRY(prepare(plan, CONV_FORWARD_RELU, pass->samples, &fused));
     if (fused != NULL) {
         const struct conv_arguments with_bias = {x, conv->weights, room, conv->bias};
         epilogue->activation = ACTIVATION_NONE;
+        epilogue->bias = NULL;
         return conv_plan_run(fused, plan->cuda->cudnn, &with_bias, plan->cuda->workspace);
     }
-    epilogue->bias = plan->bias;
     return run(plan, CONV_FORWARD, pass->samples, &arguments);
 }
 
@@ -303,5 +319,6 @@ const struct linear_kind linear_conv = {.name = "conv",
                                         .choose = choose,
                                         .algorithms = algorithms,
                                         .load = load,
+                                        .forward_whole = forward_whole,
                                         .forward = forward,
                                         .backward = backward};

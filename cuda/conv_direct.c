@@ -82,3 +82,15 @@ enum status conv_direct_run(struct cuda_backend *cuda, const struct block_desc *
                                 cuda->stream));
     return ST_OK;
 }
+
+enum status conv_direct_block(struct cuda_backend *cuda, const struct block_desc *desc, int samples,
+                              const struct conv_arguments *arguments,
+                              const struct epilogue *epilogue, uint8_t *state, bool *done) {
+    const struct convolution convolution = forward_of(desc);
+    *done = convolution_finishes(&convolution, epilogue);
+    if (*done)
+        TRY_CUDA(kernel_convolution_block(&convolution, epilogue, samples, arguments->x,
+                                          arguments->w, (float *)arguments->y, state,
+                                          cuda->stream));
+    return ST_OK;
+}

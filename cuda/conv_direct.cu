@@ -6,7 +6,8 @@
  * consecutive too: they are in shared memory for CHUNK channels, once for all taps, beside the
  * weights of some taps; the next stage's are copied there meanwhile. An output is the sum over
  * chunks, taps and channels in this order, wherever its pixel lies in a block. */
-#include "device.cuh"
+#include "conv_direct.cuh"
+#include "epilogue.cuh"
 
 #include <limits.h>
 
@@ -15,23 +16,14 @@ enum {
     WIDE = 8,
     LANES = 32
 }; /* LANES: of a warp, or pixels that a block takes at once */
-enum { CONV_THREADS = 128, TILE = EACH * LANES, FILTERS = 32, CHUNK = 8 };
+enum { CONV_THREADS = 128, TILE = EACH * LANES };
 enum { TAP_FLOATS = CHUNK * FILTERS, ROOM = (48 << 10) / sizeof(float) };
-
-/* Moved as one. */
-struct __align__(16) four {
-    float at[4];
-};
 
 /* What a block reads in a stage: at most so many rows of `across` pixels, weights of `taps` taps.
  */
 struct reach {
     int rows, across, taps;
 };
-
-static __host__ __device__ int round_up(int count, int step) {
-    return (count + step - 1) / step * step;
-}
 
 /* ---- weights: [chunks][taps][CHUNK][filters rounded up] ---- */
 
@@ -113,11 +105,6 @@ static struct reach reach_of(const struct convolution *c) {
     return reach;
 }
 
-/* Images of one channel, that a kernel of their own takes. */
-static bool has_planes(const struct convolution *c) {
-    return c->channels == 1 && c->stride == 1 && (c->kernel == 3 || c->kernel == 5);
-}
-
 /* The number of samples has no part in it but for the largest images: it does not change sums. */
 bool convolution_fits(const struct convolution *c, int samples) {
     enum { SIDE_MOST = 1 << 13 };
@@ -125,7 +112,7 @@ bool convolution_fits(const struct convolution *c, int samples) {
     if (tall > SIDE_MOST || wide > SIDE_MOST || c->stride > SIDE_MOST ||
         1.0 * samples * tall * wide > INT_MAX - TILE)
         return false;
-    return has_planes(c) || reach_of(c).taps > 0;
+    return convolution_has_planes(c) || reach_of(c).taps > 0;
 }
 
 /* ---- stages ---- */
@@ -266,28 +253,8 @@ static __device__ inline void add_stage(const struct convolution *c, const struc
     }
 }
 
-/* Four filters of a pixel. */
-static __device__ inline void store(const struct convolution *c, int filter, const float *sums,
-                                    float *y) {
-    struct four values;
-#pragma unroll
-    for (int f = 0; f < 4; f++) {
-        const bool biased = c->bias != NULL && filter + f < c->filters;
-        values.at[f] = activate(c->activation, biased ? sums[f] + c->bias[filter + f] : sums[f]);
-    }
-    if (c->filters % 4 == 0) {
-        if (filter < c->filters)
-            *(struct four *)y = values;
-        return;
-    }
-#pragma unroll
-    for (int f = 0; f < 4; f++)
-        if (filter + f < c->filters)
-            y[f] = values.at[f];
-}
-
-static __device__ inline void finish(const struct convolution *c, int count,
-                                     const float (&sums)[EACH][WIDE], float *y) {
+static __device__ inline void store_all(const struct convolution *c, int count,
+                                        const float (&sums)[EACH][WIDE], float *y) {
     const int filter = blockIdx.y * FILTERS + lane_filter();
 #pragma unroll
     for (int i = 0; i < EACH; i++) {
@@ -321,97 +288,106 @@ static __device__ inline struct stage next_stage(const struct convolution *c,
     return stage;
 }
 
+/* All sums of this thread. */
+template <int VECTOR>
+static __device__ inline void add_all(const struct convolution *c, const struct reach *reach,
+                                      int count, const float *x, const float *weights,
+                                      float (&sums)[EACH][WIDE]) {
+    const struct tile tile = tile_of(c, reach, count, x, weights);
+    const int chunks = (c->channels + CHUNK - 1) / CHUNK;
+    struct stage stage = {0, 0};
+    int places[EACH];
+    find_places(c, &tile, reach->across, count, places);
+    for (int i = threadIdx.x; i < tile.rows * reach->across; i += CONV_THREADS)
+        tile.sources[i] = source_of(c, tile.first_row, reach->across, i);
+    __syncthreads();
+    fetch<VECTOR>(c, reach, &tile, stage, 0);
+    for (int buffer = 0; stage.chunk < chunks; buffer = 1 - buffer) {
+        const struct stage next = next_stage(c, reach, stage);
+        copies_wait();
+        __syncthreads();
+        if (next.chunk < chunks)
+            fetch<VECTOR>(c, reach, &tile, next, 1 - buffer);
+        add_stage(c, reach, &tile, stage, buffer, places, sums);
+        stage = next;
+    }
+}
+
 template <int VECTOR>
 static __global__ void __launch_bounds__(CONV_THREADS, 4)
     convolve(struct convolution c, struct reach reach, int count, const float *x,
              const float *weights, float *y) {
-    const struct tile tile = tile_of(&c, &reach, count, x, weights);
-    const int chunks = (c.channels + CHUNK - 1) / CHUNK;
-    struct stage stage = {0, 0};
     float sums[EACH][WIDE] = {};
-    int places[EACH];
-    find_places(&c, &tile, reach.across, count, places);
-    for (int i = threadIdx.x; i < tile.rows * reach.across; i += CONV_THREADS)
-        tile.sources[i] = source_of(&c, tile.first_row, reach.across, i);
+    add_all<VECTOR>(&c, &reach, count, x, weights, sums);
+    store_all(&c, count, sums, y);
+}
+
+/* ---- with pooling and dropout ---- */
+
+enum { PITCH = FILTERS + 4 }; /* of a pixel in shared memory */
+
+/* The block's sums, for all of its threads. */
+static __device__ inline void share(const float (&sums)[EACH][WIDE], float *shared) {
+    __syncthreads(); /* all have read what lay there */
+#pragma unroll
+    for (int i = 0; i < EACH; i++)
+#pragma unroll
+        for (int f = 0; f < WIDE; f += 4)
+            *(struct four *)&shared[(i * LANES + lane_pixel()) * PITCH + lane_filter() + f] = {
+                {sums[i][f], sums[i][f + 1], sums[i][f + 2], sums[i][f + 3]}};
     __syncthreads();
-    fetch<VECTOR>(&c, &reach, &tile, stage, 0);
-    for (int buffer = 0; stage.chunk < chunks; buffer = 1 - buffer) {
-        const struct stage next = next_stage(&c, &reach, stage);
-        copies_wait();
-        __syncthreads();
-        if (next.chunk < chunks)
-            fetch<VECTOR>(&c, &reach, &tile, next, 1 - buffer);
-        add_stage(&c, &reach, &tile, stage, buffer, places, sums);
-        stage = next;
-    }
-    finish(&c, count, sums, y);
 }
 
-/* ---- images of one channel ---- */
-
-/* A thread computes so many pixels of a row by as many filters. */
-enum { SIDE = 4 };
-
-/* A row's values that SIDE windows beside each other see. */
-template <int KERNEL>
-static __device__ inline void read_row(const struct convolution *c, const float *image, int y,
-                                       int x, float (&values)[SIDE + KERNEL - 1]) {
-#pragma unroll
-    for (int i = 0; i < SIDE + KERNEL - 1; i++) {
-        const bool inside = y >= 0 && y < c->height && x + i >= 0 && x + i < c->width;
-        values[i] = inside ? image[y * c->width + x + i] : 0;
-    }
-}
-
-template <int KERNEL>
-static __device__ inline void add_windows(const struct convolution *c, const float *image, int y,
-                                          int x, const float *weights, float (&sums)[SIDE][SIDE]) {
-    const size_t pitch = (size_t)CHUNK * round_up(c->filters, FILTERS);
-#pragma unroll
-    for (int i = 0; i < KERNEL; i++) {
-        float values[SIDE + KERNEL - 1];
-        read_row<KERNEL>(c, image, y + i, x, values);
-#pragma unroll
-        for (int j = 0; j < KERNEL; j++) {
-            const struct four w = *(const struct four *)&weights[(i * KERNEL + j) * pitch];
-#pragma unroll
-            for (int p = 0; p < SIDE; p++)
-#pragma unroll
-                for (int f = 0; f < SIDE; f++)
-                    sums[p][f] += values[p + j] * w.at[f];
+/* As epilogue.cu's, out of the block's sums. */
+static __device__ inline float pooled(const struct epilogue *e, const float *corner, int channel,
+                                      int *place) {
+    float best = 0;
+    for (int i = 0; i < e->pool; i++)
+        for (int j = 0; j < e->pool; j++) {
+            const float a = activated(e, corner[(i * e->width + j) * PITCH], channel);
+            if (i + j == 0 || a > best) {
+                best = a;
+                *place = i * e->pool + j;
+            }
         }
+    return best;
+}
+
+/* The units of the output that follow from the block's sums: no window is another block's too. */
+static __device__ inline void put_units(const struct epilogue *e, int count, const float *shared,
+                                        float *y, uint8_t *state) {
+    const int windows = TILE / (e->pool * e->pool), size = e->out_height * e->out_width;
+    for (int i = threadIdx.x; i < windows * FILTERS; i += CONV_THREADS) {
+        const int window = i / FILTERS, pixel = blockIdx.x * windows + window;
+        const int channel = blockIdx.y * FILTERS + i % FILTERS;
+        const int top = window / e->out_width * e->pool, left = window % e->out_width * e->pool;
+        if (pixel >= count || channel >= e->channels)
+            continue;
+        const struct unit unit = {(size_t)(pixel / size),
+                                  (size_t)(pixel % size) * e->channels + channel, channel, 0, 0};
+        int place = 0;
+        const float a =
+            pooled(e, &shared[(top * e->width + left) * PITCH + i % FILTERS], channel, &place);
+        put_unit(e, &unit, a, place, (size_t)pixel * e->channels + channel, y, state);
     }
 }
 
-/* Rows of strips of SIDE pixels; a strip's filters are neighbouring threads'. */
-template <int KERNEL>
-static __global__ void convolve_planes(struct convolution c, size_t count, const float *x,
-                                       const float *weights, float *y) {
-    const int quads = (c.filters + SIDE - 1) / SIDE, strips = (c.out_width + SIDE - 1) / SIDE;
-    for (size_t i = first_element(); i < count; i += stride()) {
-        const int filter = (int)(i % quads) * SIDE, left = (int)(i / quads % strips) * SIDE;
-        const size_t row = i / quads / strips, sample = row / c.out_height;
-        const float *image = x + sample * c.height * c.width;
-        float sums[SIDE][SIDE] = {};
-        add_windows<KERNEL>(&c, image, (int)(row % c.out_height) - c.padding, left - c.padding,
-                            weights + filter, sums);
-#pragma unroll
-        for (int p = 0; p < SIDE; p++)
-            if (left + p < c.out_width)
-                store(&c, filter, sums[p], &y[(row * c.out_width + left + p) * c.filters + filter]);
-    }
+template <int VECTOR>
+static __global__ void __launch_bounds__(CONV_THREADS, 4)
+    convolve_block(struct convolution c, struct reach reach, struct epilogue e, int count,
+                   const float *x, const float *weights, float *y, uint8_t *state) {
+    SHARED_BYTES(float, memory);
+    float sums[EACH][WIDE] = {};
+    add_all<VECTOR>(&c, &reach, count, x, weights, sums);
+    share(sums, memory);
+    put_units(&e, count / (e.pool * e.pool), memory, y, state);
 }
 
 /* ---- launches ---- */
 
-static void launch_planes(const struct convolution *c, int samples, const float *x,
-                          const float *weights, float *y, cudaStream_t stream) {
-    const size_t quads = (c->filters + SIDE - 1) / SIDE, strips = (c->out_width + SIDE - 1) / SIDE;
-    const size_t count = quads * strips * c->out_height * samples;
-    if (c->kernel == 3)
-        LAUNCH(convolve_planes<3>, blocks_for(count), THREADS, 0, stream, *c, count, x, weights, y);
-    else
-        LAUNCH(convolve_planes<5>, blocks_for(count), THREADS, 0, stream, *c, count, x, weights, y);
+static dim3 grid_of(const struct convolution *c, int count) {
+    return dim3((unsigned)(count + TILE - 1) / TILE,
+                (unsigned)(c->filters + FILTERS - 1) / FILTERS);
 }
 
 static void launch_tiles(const struct convolution *c, int samples, const float *x,
@@ -419,8 +395,7 @@ static void launch_tiles(const struct convolution *c, int samples, const float *
     const struct reach reach = reach_of(c);
     const size_t bytes = room_of(&reach) * sizeof *x;
     const int count = samples * c->out_height * c->out_width;
-    const dim3 grid((unsigned)(count + TILE - 1) / TILE,
-                    (unsigned)(c->filters + FILTERS - 1) / FILTERS);
+    const dim3 grid = grid_of(c, count);
     if (c->channels % 4 == 0)
         LAUNCH(convolve<4>, grid, CONV_THREADS, bytes, stream, *c, reach, count, x, weights, y);
     else
@@ -430,6 +405,32 @@ static void launch_tiles(const struct convolution *c, int samples, const float *
 cudaError_t kernel_convolution(const struct convolution *c, int samples, const float *x,
                                const float *weights, float *y, cudaStream_t stream) {
     if (samples > 0)
-        (has_planes(c) ? launch_planes : launch_tiles)(c, samples, x, weights, y, stream);
+        (convolution_has_planes(c) ? convolution_launch_planes : launch_tiles)(c, samples, x,
+                                                                               weights, y, stream);
+    return cudaGetLastError();
+}
+
+/* Windows lie in one tile each where it is made of whole rows of them. */
+bool convolution_finishes(const struct convolution *c, const struct epilogue *e) {
+    if (convolution_has_planes(c))
+        return false;
+    return e->pool == 1 || (c->out_width % e->pool == 0 && TILE % (c->out_width * e->pool) == 0 &&
+                            c->out_width * c->out_height % TILE == 0);
+}
+
+cudaError_t kernel_convolution_block(const struct convolution *c, const struct epilogue *e,
+                                     int samples, const float *x, const float *weights, float *y,
+                                     uint8_t *state, cudaStream_t stream) {
+    const struct reach reach = reach_of(c);
+    const size_t room = room_of(&reach), sums = TILE * PITCH;
+    const size_t bytes = (room > sums ? room : sums) * sizeof *x;
+    const int count = samples * c->out_height * c->out_width;
+    const dim3 grid = grid_of(c, count);
+    if (samples > 0 && c->channels % 4 == 0)
+        LAUNCH(convolve_block<4>, grid, CONV_THREADS, bytes, stream, *c, reach, *e, count, x,
+               weights, y, state);
+    else if (samples > 0)
+        LAUNCH(convolve_block<1>, grid, CONV_THREADS, bytes, stream, *c, reach, *e, count, x,
+               weights, y, state);
     return cudaGetLastError();
 }

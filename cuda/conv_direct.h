@@ -27,4 +27,10 @@ enum status conv_direct_run(struct cuda_backend *cuda, const struct block_desc *
                             enum conv_pass pass, int samples,
                             const struct conv_arguments *arguments);
 
+/** The forward pass with all that follows, or nothing and not `done`; weights in the pass's order.
+ */
+enum status conv_direct_block(struct cuda_backend *cuda, const struct block_desc *desc, int samples,
+                              const struct conv_arguments *arguments,
+                              const struct epilogue *epilogue, uint8_t *state, bool *done);
+
 #endif

@@ -1,13 +1,5 @@
 /* What follows a block's linear map, and its gradient; weights in cuDNN's order. */
-#include "device.cuh"
-
-enum { DROPPED = 255 }; /* in the state, beside the places of windows of at most 15 x 15 */
-
-/* A unit of the output, and where its window begins. */
-struct unit {
-    size_t sample, index; /* index: within the sample's output */
-    int channel, top, left;
-};
+#include "epilogue.cuh"
 
 static __device__ struct unit unit_of(const struct epilogue *e, size_t i) {
     const size_t size = (size_t)e->out_height * e->out_width * e->channels;
@@ -22,29 +14,6 @@ static __device__ struct unit unit_of(const struct epilogue *e, size_t i) {
 static __device__ size_t linear_index(const struct epilogue *e, size_t sample, int y, int x,
                                       int channel) {
     return ((sample * e->height + y) * e->width + x) * e->channels + channel;
-}
-
-static __device__ float activated(const struct epilogue *e, float z, int channel) {
-    if (e->mean != NULL)
-        z = (z - e->mean[channel]) * e->scale[channel];
-    if (e->bias != NULL)
-        z += e->bias[channel];
-    return activate(e->activation, e->factor * z);
-}
-
-/* The unit's index among all those of its layer. */
-static __device__ size_t number_of(const struct epilogue *e, const struct unit *unit) {
-    if (e->kept == NULL)
-        return unit->index;
-    return unit->index / e->channels * e->layer_channels + e->kept[unit->channel];
-}
-
-static __device__ bool is_dropped(const struct epilogue *e, const struct unit *unit) {
-    if (e->dropout == 0)
-        return false;
-    const uint32_t word = philox_word(e->seed, number_of(e, unit), e->ids[unit->sample],
-                                      values_of(e->source).update, e->stream);
-    return uniform_of(word) < e->dropout;
 }
 
 /* The first maximum of the window, and its place. */
@@ -70,9 +39,7 @@ static __global__ void epilogue_forward(struct epilogue e, size_t count, const f
         const struct unit unit = unit_of(&e, i);
         int place = 0;
         const float a = pooled(&e, z, &unit, &place);
-        const bool dropped = is_dropped(&e, &unit);
-        y[i] = dropped ? 0 : e.dropout > 0 ? a * (1 / (1 - e.dropout)) : a;
-        state[i] = (uint8_t)(dropped ? DROPPED : place);
+        put_unit(&e, &unit, a, place, i, y, state);
     }
 }
 

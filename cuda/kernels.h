@@ -128,6 +128,13 @@ cudaError_t kernel_convolution_weights(const float *weights, int filters, int ch
                                        float *forward, float *backward, cudaStream_t stream);
 cudaError_t kernel_convolution(const struct convolution *convolution, int samples, const float *x,
                                const float *weights, float *y, cudaStream_t stream);
+/** Whether the kernel can do all that the epilogue says; and with it: `y` and `state` as
+ *  kernel_epilogue's, in place of what the convolution itself computes. */
+bool convolution_finishes(const struct convolution *convolution, const struct epilogue *epilogue);
+cudaError_t kernel_convolution_block(const struct convolution *convolution,
+                                     const struct epilogue *epilogue, int samples, const float *x,
+                                     const float *weights, float *y, uint8_t *state,
+                                     cudaStream_t stream);
 
 /* ---- dropconnect.cu ---- */
 

@@ -44,6 +44,11 @@ struct linear_kind {
     enum status (*set_survivors)(struct block_plan *plan, const struct block_survivors *survivors);
     /** The weights have changed; NULL: they are used as they lie. */
     enum status (*load)(struct block_plan *plan);
+    /** Computes y and the state with all that the epilogue says, or nothing and not `done`; NULL:
+     *  never. */
+    enum status (*forward_whole)(struct block_plan *plan, const struct block_pass *pass,
+                                 const float *x, float *y, const struct epilogue *epilogue,
+                                 bool *done);
     /** Computes z in `room` and changes what is to follow it. */
     enum status (*forward)(struct block_plan *plan, const struct block_pass *pass, const float *x,
                            float *room, struct epilogue *epilogue);

@@ -87,7 +87,7 @@ class Backend(unittest.TestCase):
         "cuda_dropconnect": ("it_samples_what_the_reference_does",),
         "cuda_backend_blocks": ("conv_pool_exact", "dense_exact", "dropconnect_exact",
                                 "dropout_exact", "conv_kernel_exact", "conv_direct_exact",
-                                "conv_activation"),
+                                "conv_tiles_exact", "conv_activation"),
         "test_sparse": ("products_are_the_sums_of_survivors",),
         "test_sparse_conv": ("convolutions_are_the_sums_of_survivors",),
         "cuda_steps": ("a_step_does_what_its_calls_do",),

@@ -208,6 +208,46 @@ static void weights_follow_a_choice(void **state) {
     backend->block_plan_destroy(plan);
 }
 
+/* Kernels that a forward pass is made of, where inputs, filters and what follows are these. */
+static long launches(struct shape input, int filters, int pool, float dropout) {
+    const struct block_case row = {.kind = BLOCK_CONV,
+                                   .input = input,
+                                   .units = filters,
+                                   .kernel = 3,
+                                   .stride = 1,
+                                   .activation = ACTIVATION_TANH,
+                                   .pool = pool,
+                                   .dropout = dropout};
+    const struct block_desc d = case_desc(&row, 0);
+    const struct block_pass pass = {.samples = SAMPLES};
+    struct block_plan *plan;
+    float *x = device_floats(NULL, SAMPLES * shape_size(d.input));
+    float *y = device_floats(NULL, SAMPLES * shape_size(d.output));
+    float *w = device_floats(NULL, block_weights(&d)), *b = device_floats(NULL, block_biases(&d));
+    assert_ok(backend->block_plan_create(backend, &d, SAMPLES, false, &plan));
+    assert_ok(backend->block_plan_load_weights(plan, w, b));
+    const long before = emulation_calls("launch");
+    assert_ok(backend->block_forward(plan, &pass, x, y));
+    const long count = emulation_calls("launch") - before;
+    assert_ok(backend->synchronise(backend));
+    backend->block_plan_destroy(plan);
+    float *const device[] = {x, y, w, b};
+    for (int i = 0; i < 4; i++)
+        backend->release(backend, device[i]);
+    return count;
+}
+
+/* Where no window is in two tiles; of one channel bias and activation alone. */
+static void what_follows_is_done_by_the_same_kernel(void **state) {
+    (void)state;
+    assert_int_equal(launches((struct shape){10, 26, 4}, 33, 1, 0), 1);
+    assert_int_equal(launches((struct shape){9, 25, 4}, 33, 1, 0.25F), 1);
+    assert_int_equal(launches((struct shape){10, 26, 4}, 33, 2, 0.25F), 1);
+    assert_int_equal(launches((struct shape){12, 26, 4}, 33, 2, 0.25F), 2);
+    assert_int_equal(launches((struct shape){10, 26, 1}, 33, 1, 0), 1);
+    assert_int_equal(launches((struct shape){10, 26, 1}, 33, 2, 0), 2);
+}
+
 static void assert_default(const char *conv, bool tf32, const char *forward_name,
                            const char *backward_name) {
     begin_with(conv, tf32);
@@ -239,6 +279,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test_setup_teardown(a_failure_is_told, begin_with_cudnn, end),
         cmocka_unit_test_setup_teardown(own_kernels_are_chosen_among, begin, end),
         cmocka_unit_test_setup_teardown(weights_follow_a_choice, begin, end),
+        cmocka_unit_test_setup_teardown(what_follows_is_done_by_the_same_kernel, begin, end),
         cmocka_unit_test(the_default_is_told_or_follows_precision),
     };
     return RUN_TESTS(tests, argc, argv);

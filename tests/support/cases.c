@@ -81,6 +81,9 @@ const struct block_case block_cases[] = {
     CONV(CONV_TILES,   5, 30, 33,  5, 3, 1, 5, NONE,    1, 0.5F,  2), /* tiles of padding only */
     CONV(CONV_TILES,   7,  9,  2, 16, 3, 1, 1, SIGMOID, 3, 0,     3),
     CONV(CONV_TILES,  31, 29,  2,  4, 3, 1, 1, RELU,    2, 0,     2), /* more than one block */
+    CONV(CONV_TILES,   9,  9, 64, 40, 3, 1, 1, SIGMOID, 1, 0.5F,  3),
+    CONV(CONV_TILES,  10, 26,  4, 33, 3, 1, 0, RELU,    2, 0.5F,  2), /* 8 x 24 by 2, 12 x 16 by 4: */
+    CONV(CONV_TILES,  14, 18,  3,  5, 3, 1, 0, NONE,    4, 0,     3), /* tiles are whole windows */
 
     /* What is left over when rows are cut into tiles and channels into vectors: of one image that
      * is wide, of one with few taps to a row, of filters and channels beside multiples of 4, 8 and
