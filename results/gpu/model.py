@@ -86,12 +86,13 @@ class Launch:
     name: str
     flops: float
     bytes: float
-    matrix: bool = False  # a product or a convolution: cuBLAS's or cuDNN's
+    matrix: bool = False  # a product or a convolution: cuBLAS's, in FP32 our own, or cuDNN's
 
 
-def launches(layers, batch):
+def launches(layers, batch, own=True):
     """An update's kernels in their order. Each reads its operands and writes its result once; what
-    the caches save is not taken off."""
+    the caches save is not taken off. own: convolutions are by own kernels, that go on with what
+    follows, not by cuDNN."""
     steps = [Launch("ids of the batch", 0, 8 * batch), Launch("update's number, rate", 0, 32),
              Launch("images to floats", 0, batch * layers[0].inputs * (1 + FLOAT))]
 
@@ -100,6 +101,10 @@ def launches(layers, batch):
 
     for layer in layers:
         name = layer.name
+        if own and layer.kind == "conv":
+            add(f"{name} forward, bias, activation, pool, dropout", batch * layer.flops,
+                batch * (layer.inputs + layer.outputs) + layer.weights, True)
+            continue
         add(f"{name} forward", batch * layer.flops,
             batch * (layer.inputs + layer.linear) + layer.weights, True)
         add(f"{name} bias, activation, pool, dropout", batch * layer.linear,
@@ -137,6 +142,7 @@ class Device:
     products: float  # part of the peak that products of this size are taken to reach
     memory: float  # part of the bandwidth that streaming kernels are taken to reach
     launch: float  # seconds from one kernel of a stream to the next, at least
+    own: bool = True  # kernels for convolutions
 
     def seconds(self, launch):
         compute = launch.flops / (self.flops * (self.products if launch.matrix else 1))
@@ -149,13 +155,13 @@ class Device:
 
 GRAPH, EAGER = 2e-6, 8e-6  # replayed nodes; kernels launched one by one by a library in Python
 H100 = Device("H100 SXM, FP32", 67e12, 3.35e12, 0.45, 0.7, GRAPH)
-H100_TF32 = Device("H100 SXM, TF32", 494.7e12, 3.35e12, 0.15, 0.7, GRAPH)
+H100_TF32 = Device("H100 SXM, TF32", 494.7e12, 3.35e12, 0.15, 0.7, GRAPH, own=False)
 K1100M = Device("K1100M, FP32", 550e9, 44.8e9, 0.2, 0.7, 6e-6)
 DEVICES = (H100, H100_TF32, K1100M)
 
 
 def step_seconds(layers, batch, device):
-    return sum(device.seconds(launch) for launch in launches(layers, batch))
+    return sum(device.seconds(launch) for launch in launches(layers, batch, device.own))
 
 
 # ---- ranks ----
@@ -331,7 +337,7 @@ def print_devices(layers):
     rows = []
     for device in DEVICES:
         for batch in (128, 1024):
-            steps = launches(layers, batch)
+            steps = launches(layers, batch, device.own)
             seconds = step_seconds(layers, batch, device)
             least = sum(device.bound(s) for s in steps)
             parts = {kind: sum(device.seconds(s) for s in steps if bound_by(s, device) == kind)
