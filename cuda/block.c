@@ -194,7 +194,7 @@ static struct epilogue epilogue_of(const struct block_plan *plan, const struct b
         .source = cuda_step_source(plan->cuda, (struct step_values){.update = pass->update})};
 }
 
-/* Where the gradient with respect to z is the gradient itself; the state is then all zeros. */
+/* Where the gradient with respect to z is the gradient itself. */
 static bool is_identity(const struct epilogue *epilogue) {
     return epilogue->pool == 1 && epilogue->activation == ACTIVATION_NONE && epilogue->dropout == 0;
 }

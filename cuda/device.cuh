@@ -43,6 +43,20 @@ static __device__ inline int own_element() {
     return (int)first_element();
 }
 
+/** WIDE neighbours that are moved as one, where they are aligned to as many. */
+template <class T, int WIDE> struct alignas(sizeof(T) * WIDE) pack { T at[WIDE]; };
+template <int WIDE, class T> static __device__ inline pack<T, WIDE> load(const T *from) {
+    return *(const pack<T, WIDE> *)from;
+}
+template <class T, int WIDE> static __device__ inline void store(T *to, const pack<T, WIDE> &from) {
+    *(pack<T, WIDE> *)to = from;
+}
+
+/** Whether all packs of an array are, where the first is. */
+template <int WIDE, class T> static inline bool is_aligned(const T *array) {
+    return (uintptr_t)array % sizeof(pack<T, WIDE>) == 0;
+}
+
 /** Queue a copy of 4 or 16 bytes, aligned to as many, to the block's shared memory; zeros where
  * there is nothing to copy, `from` being a valid address all the same. A thread's copies are there
  * after its copies_wait(), for other threads after a barrier behind that. */
@@ -69,11 +83,11 @@ static __device__ inline struct step_values values_of(struct step_source source)
     return source.device != NULL ? *source.device : source.given;
 }
 
-/** One word of Philox4x32-10 (rng.h): word `unit` % 4 of the draw of group `unit` / 4. */
-static __device__ inline uint32_t philox_word(uint64_t seed, size_t unit, uint32_t sample,
-                                              uint32_t time, uint32_t stream) {
+/** A draw of Philox4x32-10 (rng.h): word w is that of unit 4 `group` + w. */
+static __device__ inline void philox_draw(uint64_t seed, uint32_t group, uint32_t sample,
+                                          uint32_t time, uint32_t stream, uint32_t (&words)[4]) {
     uint32_t key0 = (uint32_t)seed, key1 = (uint32_t)(seed >> 32);
-    uint32_t c0 = (uint32_t)(unit / 4), c1 = sample, c2 = time, c3 = stream;
+    uint32_t c0 = group, c1 = sample, c2 = time, c3 = stream;
     for (int round = 0; round < 10; round++) {
         const uint64_t product0 = (uint64_t)0xD2511F53U * c0, product1 = (uint64_t)0xCD9E8D57U * c2;
         c0 = (uint32_t)(product1 >> 32) ^ c1 ^ key0;
@@ -83,7 +97,18 @@ static __device__ inline uint32_t philox_word(uint64_t seed, size_t unit, uint32
         key0 += 0x9E3779B9U;
         key1 += 0xBB67AE85U;
     }
-    const uint32_t upper = unit & 1 ? c3 : c2, lower = unit & 1 ? c1 : c0;
+    words[0] = c0;
+    words[1] = c1;
+    words[2] = c2;
+    words[3] = c3;
+}
+
+/** One word: word `unit` % 4 of the draw of group `unit` / 4. */
+static __device__ inline uint32_t philox_word(uint64_t seed, size_t unit, uint32_t sample,
+                                              uint32_t time, uint32_t stream) {
+    uint32_t words[4];
+    philox_draw(seed, (uint32_t)(unit / 4), sample, time, stream, words);
+    const uint32_t upper = unit & 1 ? words[3] : words[2], lower = unit & 1 ? words[1] : words[0];
     return unit & 2 ? upper : lower;
 }
 

@@ -1,85 +1,303 @@
-/* What follows a block's linear map, and its gradient; weights in cuDNN's order. */
+/* What follows a block's linear map, and its gradient; weights in cuDNN's order.
+ *
+ * A thread has WIDE neighbouring channels of a window, in one sample after another: what the window
+ * alone decides is found once. */
 #include "epilogue.cuh"
 
-static __device__ struct unit unit_of(const struct epilogue *e, size_t i) {
-    const size_t size = (size_t)e->out_height * e->out_width * e->channels;
-    struct unit unit = {i / size, i % size, 0, 0, 0};
-    const int pixel = (int)(unit.index / e->channels);
-    unit.channel = (int)(unit.index % e->channels);
-    unit.top = pixel / e->out_width * e->pool;
-    unit.left = pixel % e->out_width * e->pool;
-    return unit;
+enum { WIDEST = 4, ENOUGH_BLOCKS = 2048 };
+
+/* ---- who computes what ---- */
+
+/* Windows of a sample, those that the edge cuts off among them or not. */
+struct tiling {
+    unsigned threads;   /* for a sample */
+    int across, groups; /* windows of a row, groups of channels */
+    size_t samples;
+};
+
+/* A thread's window, and the first of its channels. */
+struct window {
+    int line, column, channel;
+};
+
+static struct tiling tiling_of(int down, int across, int groups, int samples) {
+    const struct tiling tiling = {(unsigned)down * across * groups, across, groups,
+                                  (size_t)samples};
+    return tiling;
 }
 
-static __device__ size_t linear_index(const struct epilogue *e, size_t sample, int y, int x,
-                                      int channel) {
-    return ((sample * e->height + y) * e->width + x) * e->channels + channel;
+/* Samples side by side where one has few windows. */
+static dim3 block_of(const struct tiling *t) {
+    const unsigned most = THREADS, threads = t->threads < most ? t->threads : most;
+    return dim3(threads, most / threads);
 }
 
-/* The first maximum of the window, and its place. */
-static __device__ float pooled(const struct epilogue *e, const float *z, const struct unit *unit,
-                               int *place) {
-    float best = 0;
-    for (int i = 0; i < e->pool; i++)
-        for (int j = 0; j < e->pool; j++) {
-            const size_t at =
-                linear_index(e, unit->sample, unit->top + i, unit->left + j, unit->channel);
-            const float a = activated(e, z[at], unit->channel);
-            if (i + j == 0 || a > best) {
-                best = a;
-                *place = i * e->pool + j;
-            }
+/* As many samples for each thread as leave blocks enough. */
+static dim3 grid_of(const struct tiling *t, dim3 block) {
+    const unsigned across = (t->threads - 1) / block.x + 1;
+    const size_t down = (t->samples + block.y - 1) / block.y;
+    const size_t most = across < ENOUGH_BLOCKS ? ENOUGH_BLOCKS / across : 1;
+    const size_t turns = (down + most - 1) / most;
+    return dim3(across, (unsigned)((down + turns - 1) / turns));
+}
+
+static __device__ inline unsigned own_thread() {
+    return blockIdx.x * blockDim.x + threadIdx.x;
+}
+
+static __device__ inline size_t first_sample() {
+    return blockIdx.y * blockDim.y + threadIdx.y;
+}
+
+static __device__ inline size_t sample_stride() {
+    return gridDim.y * blockDim.y;
+}
+
+template <int WIDE>
+static __device__ inline struct window window_of(const struct tiling *t, unsigned thread) {
+    const unsigned pixel = thread / t->groups;
+    const struct window window = {(int)(pixel / t->across), (int)(pixel % t->across),
+                                  (int)(thread % t->groups) * WIDE};
+    return window;
+}
+
+/* ---- forward ---- */
+
+/* Neither batch normalisation nor an activation with functions in it: it takes fewer registers. */
+static bool is_plain(const struct epilogue *e) {
+    return e->mean == NULL &&
+           (e->activation == ACTIVATION_RELU || e->activation == ACTIVATION_NONE);
+}
+
+/* What is done to z before the activation. */
+template <int WIDE> struct affine { float mean[WIDE], scale[WIDE], bias[WIDE]; };
+
+template <int WIDE, bool PLAIN>
+static __device__ inline struct affine<WIDE> affine_of(const struct epilogue *e, int channel) {
+    struct affine<WIDE> affine;
+#pragma unroll
+    for (int c = 0; c < WIDE; c++) {
+        affine.mean[c] = PLAIN || e->mean == NULL ? 0 : e->mean[channel + c];
+        affine.scale[c] = PLAIN || e->mean == NULL ? 1 : e->scale[channel + c];
+        affine.bias[c] = e->bias == NULL ? 0 : e->bias[channel + c];
+    }
+    return affine;
+}
+
+template <int WIDE, bool PLAIN>
+static __device__ inline pack<float, WIDE>
+activated_pack(const struct epilogue *e, const struct affine<WIDE> *affine, pack<float, WIDE> z) {
+    const bool cut = e->activation == ACTIVATION_RELU;
+#pragma unroll
+    for (int c = 0; c < WIDE; c++) {
+        const float normal = (z.at[c] - affine->mean[c]) * affine->scale[c];
+        const float moved = e->factor * (normal + affine->bias[c]);
+        z.at[c] = PLAIN ? cut && moved < 0 ? 0 : moved : activate(e->activation, moved);
+    }
+    return z;
+}
+
+/* The first maximum of each channel's window, and its place. POOL 0: any. */
+template <int WIDE, int POOL, bool PLAIN>
+static __device__ inline pack<float, WIDE> pooled(const struct epilogue *e,
+                                                  const struct affine<WIDE> *affine, const float *z,
+                                                  pack<uint8_t, WIDE> *places) {
+    const int pool = POOL > 0 ? POOL : e->pool;
+    pack<float, WIDE> best = {};
+#pragma unroll(POOL > 0 ? POOL : 1)
+    for (int i = 0; i < pool; i++)
+#pragma unroll(POOL > 0 ? POOL : 1)
+        for (int j = 0; j < pool; j++) {
+            const size_t at = (size_t)(i * e->width + j) * e->channels;
+            const pack<float, WIDE> a = activated_pack<WIDE, PLAIN>(e, affine, load<WIDE>(z + at));
+#pragma unroll
+            for (int c = 0; c < WIDE; c++)
+                if (i + j == 0 || a.at[c] > best.at[c]) {
+                    best.at[c] = a.at[c];
+                    places->at[c] = (uint8_t)(i * pool + j);
+                }
         }
     return best;
 }
 
-static __global__ void epilogue_forward(struct epilogue e, size_t count, const float *z, float *y,
-                                        uint8_t *state) {
-    for (size_t i = first_element(); i < count; i += stride()) {
-        const struct unit unit = unit_of(&e, i);
-        int place = 0;
-        const float a = pooled(&e, z, &unit, &place);
-        put_unit(&e, &unit, a, place, i, y, state);
+/* A bit for each of WIDE units, from `first` on: neighbours in the whole layer are drawn together.
+ */
+template <int WIDE>
+static __device__ inline unsigned dropped(const struct epilogue *e, const struct unit *first,
+                                          uint32_t update) {
+    unsigned bits = 0;
+    if (WIDE == 4 && e->kept == NULL) {
+        uint32_t words[4];
+        philox_draw(e->seed, (uint32_t)(first->index / 4), e->ids[first->sample], update, e->stream,
+                    words);
+#pragma unroll
+        for (int c = 0; c < WIDE; c++)
+            bits |= (unsigned)(uniform_of(words[c]) < e->dropout) << c;
+        return bits;
     }
+    for (int c = 0; c < WIDE; c++) {
+        const struct unit unit = {first->sample, first->index + c, first->channel + c, 0, 0};
+        bits |= (unsigned)is_dropped(e, &unit) << c;
+    }
+    return bits;
+}
+
+template <int WIDE>
+static __device__ inline void drop(float dropout, unsigned bits, pack<float, WIDE> *a,
+                                   pack<uint8_t, WIDE> *places) {
+#pragma unroll
+    for (int c = 0; c < WIDE; c++) {
+        const bool falls = bits >> c & 1;
+        a->at[c] = falls ? 0 : a->at[c] * (1 / (1 - dropout));
+        places->at[c] = falls ? (uint8_t)DROPPED : places->at[c];
+    }
+}
+
+/* Without pooling and dropout there is nothing to choose. */
+static __host__ __device__ inline bool chooses(const struct epilogue *e) {
+    return e->pool > 1 || e->dropout > 0;
+}
+
+template <int WIDE, int POOL, bool PLAIN>
+static __global__ void epilogue_forward(struct epilogue e, struct tiling t, const float *z,
+                                        float *y, uint8_t *state) {
+    const unsigned thread = own_thread();
+    if (thread >= t.threads)
+        return;
+    const struct window window = window_of<WIDE>(&t, thread);
+    const struct affine<WIDE> affine = affine_of<WIDE, PLAIN>(&e, window.channel);
+    const size_t size = (size_t)e.height * e.width * e.channels;
+    const size_t corner = (size_t)(window.line * e.width + window.column) * e.pool * e.channels;
+    const uint32_t update = e.dropout > 0 ? values_of(e.source).update : 0;
+    for (size_t sample = first_sample(); sample < t.samples; sample += sample_stride()) {
+        const struct unit unit = {sample, (size_t)thread * WIDE, window.channel, 0, 0};
+        const size_t at = sample * ((size_t)t.threads * WIDE) + unit.index;
+        pack<uint8_t, WIDE> places = {};
+        pack<float, WIDE> a = pooled<WIDE, POOL, PLAIN>(
+            &e, &affine, z + sample * size + corner + window.channel, &places);
+        if (e.dropout > 0)
+            drop<WIDE>(e.dropout, dropped<WIDE>(&e, &unit, update), &a, &places);
+        store(y + at, a);
+        if (chooses(&e))
+            store(state + at, places);
+    }
+}
+
+typedef void forward_kernel(struct epilogue, struct tiling, const float *, float *, uint8_t *);
+
+template <int WIDE, bool PLAIN> static forward_kernel *forward_of(int pool) {
+    return pool == 1   ? epilogue_forward<WIDE, 1, PLAIN>
+           : pool == 2 ? epilogue_forward<WIDE, 2, PLAIN>
+                       : epilogue_forward<WIDE, 0, PLAIN>;
+}
+
+/* Channels that a thread can take at once. */
+static int width_of(const struct epilogue *e, const float *a, const float *b, const float *c,
+                    const uint8_t *state) {
+    const bool wide = e->channels % WIDEST == 0 && is_aligned<WIDEST>(a) && is_aligned<WIDEST>(b) &&
+                      is_aligned<WIDEST>(c) && is_aligned<WIDEST>(state);
+    return wide ? WIDEST : 1;
 }
 
 cudaError_t kernel_epilogue(const struct epilogue *e, int samples, const float *z, float *y,
                             uint8_t *state, cudaStream_t stream) {
-    const size_t count = (size_t)samples * e->out_height * e->out_width * e->channels;
-    if (count > 0)
-        LAUNCH(epilogue_forward, blocks_for(count), THREADS, 0, stream, *e, count, z, y, state);
+    const int width = width_of(e, z, y, y, state);
+    const struct tiling tiling =
+        tiling_of(e->out_height, e->out_width, e->channels / width, samples);
+    const dim3 block = block_of(&tiling);
+    forward_kernel *const epilogue_forward =
+        (width > 1     ? is_plain(e) ? forward_of<WIDEST, true> : forward_of<WIDEST, false>
+             : is_plain(e) ? forward_of<1, true>
+                       : forward_of<1, false>)(e->pool);
+    if (samples > 0)
+        LAUNCH(epilogue_forward, grid_of(&tiling, block), block, 0, stream, *e, tiling, z, y,
+               state);
     return cudaGetLastError();
 }
 
-/* One thread for each element of dz: it looks up whether its window chose it. */
-static __global__ void epilogue_backward(struct epilogue e, size_t count, const float *y,
-                                         const uint8_t *state, const float *dy, float *dz) {
-    const size_t row = (size_t)e.width * e.channels, size = row * e.height;
-    const float keep = 1 - e.dropout;
-    for (size_t i = first_element(); i < count; i += stride()) {
-        const size_t sample = i / size;
-        const int line = (int)(i % size / row), column = (int)(i % row / e.channels);
-        const int out_line = line / e.pool, out_column = column / e.pool;
-        float gradient = 0;
-        if (out_line < e.out_height && out_column < e.out_width) {
-            const size_t unit =
-                ((sample * e.out_height + out_line) * e.out_width + out_column) * e.channels +
-                i % e.channels;
-            const int place = line % e.pool * e.pool + column % e.pool;
-            if (state[unit] == place) /* y keep: the activation's value */
-                gradient = dy[unit] * (1 / keep) * slope(e.activation, y[unit] * keep);
+/* ---- backward ---- */
+
+/* What the windows' places that were chosen get. */
+template <int WIDE>
+static __device__ inline pack<float, WIDE>
+gradients_of(const struct epilogue *e, const pack<float, WIDE> &y, const pack<float, WIDE> &dy) {
+    const float keep = 1 - e->dropout;
+    pack<float, WIDE> gradients;
+#pragma unroll
+    for (int c = 0; c < WIDE; c++) /* y keep: the activation's value */
+        gradients.at[c] = dy.at[c] * (1 / keep) * slope(e->activation, y.at[c] * keep);
+    return gradients;
+}
+
+/* All of a window, as far as it is inside. */
+template <int WIDE, int POOL>
+static __device__ inline void spread(const struct epilogue *e, const struct window *window,
+                                     const pack<float, WIDE> &gradients,
+                                     const pack<uint8_t, WIDE> &places, float *dz) {
+    const int pool = POOL > 0 ? POOL : e->pool;
+    const int lines = e->height - window->line * pool, columns = e->width - window->column * pool;
+#pragma unroll(POOL > 0 ? POOL : 1)
+    for (int i = 0; i < pool; i++)
+#pragma unroll(POOL > 0 ? POOL : 1)
+        for (int j = 0; j < pool; j++) {
+            pack<float, WIDE> values;
+#pragma unroll
+            for (int c = 0; c < WIDE; c++)
+                values.at[c] = places.at[c] == i * pool + j ? gradients.at[c] : 0;
+            if (POOL == 1 || (i < lines && j < columns))
+                store(dz + (size_t)(i * e->width + j) * e->channels, values);
         }
-        dz[i] = gradient;
+}
+
+/* Windows that the edge cuts off have chosen nothing. */
+template <int WIDE, int POOL>
+static __global__ void epilogue_backward(struct epilogue e, struct tiling t, const float *y,
+                                         const uint8_t *state, const float *dy, float *dz) {
+    const unsigned thread = own_thread();
+    if (thread >= t.threads)
+        return;
+    const struct window window = window_of<WIDE>(&t, thread);
+    const bool whole = window.line < e.out_height && window.column < e.out_width;
+    const size_t size = (size_t)e.height * e.width * e.channels;
+    const size_t out_size = (size_t)e.out_height * e.out_width * e.channels;
+    const size_t corner = (size_t)(window.line * e.width + window.column) * e.pool * e.channels;
+    const size_t unit = (size_t)(window.line * e.out_width + window.column) * e.channels;
+    for (size_t sample = first_sample(); sample < t.samples; sample += sample_stride()) {
+        const size_t at = sample * out_size + unit + window.channel;
+        pack<float, WIDE> gradients = {};
+        pack<uint8_t, WIDE> places = {};
+        if (whole) {
+            gradients = gradients_of<WIDE>(&e, load<WIDE>(y + at), load<WIDE>(dy + at));
+            if (chooses(&e))
+                places = load<WIDE>(state + at);
+        }
+        spread<WIDE, POOL>(&e, &window, gradients, places,
+                           dz + sample * size + corner + window.channel);
     }
+}
+
+typedef void backward_kernel(struct epilogue, struct tiling, const float *, const uint8_t *,
+                             const float *, float *);
+
+template <int WIDE> static backward_kernel *backward_of(int pool) {
+    return pool == 1   ? epilogue_backward<WIDE, 1>
+           : pool == 2 ? epilogue_backward<WIDE, 2>
+                       : epilogue_backward<WIDE, 0>;
 }
 
 cudaError_t kernel_epilogue_backward(const struct epilogue *e, int samples, const float *y,
                                      const uint8_t *state, const float *dy, float *dz,
                                      cudaStream_t stream) {
-    const size_t count = (size_t)samples * e->height * e->width * e->channels;
-    if (count > 0)
-        LAUNCH(epilogue_backward, blocks_for(count), THREADS, 0, stream, *e, count, y, state, dy,
-               dz);
+    const int width = width_of(e, y, dy, dz, state);
+    const struct tiling tiling =
+        tiling_of((e->height + e->pool - 1) / e->pool, (e->width + e->pool - 1) / e->pool,
+                  e->channels / width, samples);
+    const dim3 block = block_of(&tiling);
+    backward_kernel *const epilogue_backward =
+        (width > 1 ? backward_of<WIDEST> : backward_of<1>)(e->pool);
+    if (samples > 0)
+        LAUNCH(epilogue_backward, grid_of(&tiling, block), block, 0, stream, *e, tiling, y, state,
+               dy, dz);
     return cudaGetLastError();
 }
 

@@ -57,7 +57,8 @@ struct epilogue {
 };
 
 /** z [samples][height][width][channels] -> y [samples][out_height][out_width][channels], and the
- *  place of each window's maximum, or DROPPED, in `state`. Without pooling y may be z. */
+ *  place of each window's maximum, or DROPPED, in `state`: not where there is neither pooling nor
+ *  dropout. Without pooling y may be z. */
 cudaError_t kernel_epilogue(const struct epilogue *epilogue, int samples, const float *z, float *y,
                             uint8_t *state, cudaStream_t stream);
 /** dy -> dz. Without pooling dz may be dy. */

@@ -70,6 +70,8 @@ const struct block_case block_cases[] = {
     CONV(CONV_ACTIVATION, 7, 8, 3, 6, 3, 1, 0, TANH,    2, 0,     3),
     CONV(CONV_ACTIVATION, 7, 8, 3, 6, 3, 1, 0, TANH,    3, 0.25F, 3),
     CONV(CONV_ACTIVATION, 7, 8, 3, 6, 3, 1, 0, RELU,    2, 0.5F,  3),
+    CONV(CONV_ACTIVATION, 7, 8, 3, 8, 3, 1, 0, TANH,    2, 0.25F, 3),
+    CONV(CONV_ACTIVATION, 7, 8, 3, 8, 3, 1, 0, SIGMOID, 1, 0.5F,  3),
 
     /* What is left over when outputs, 3 x 3 kernels' above all, are computed in tiles. */
     CONV(CONV_TILES,   6,  6,  1,  1, 3, 1, 0, NONE,    1, 0,     1), /* 4 x 4 */
@@ -151,6 +153,10 @@ const struct block_case block_cases[] = {
     PASS(PASS,        10, 11,  1, 3, 0.25F, 3),
     PASS(PASS,         5,  4,  6, 1, 0,     3), /* nothing at all */
     PASS(PASS,         1,  1, 37, 1, 0.5F,  3),
+    PASS(PASS,         7,  9,  4, 2, 0.25F, 3), /* cut off, by four channels */
+    PASS(PASS,         9,  5, 33, 4, 0.5F,  3),
+    PASS(PASS,        11,  8, 12, 3, 0.25F, 3),
+    PASS(PASS,         5,  6,  1, 2, 0.5F,  3),
 
     CONV(DROPOUT,      6,  6,  2,  8, 3, 1, 0, RELU,    1, 0.5F,  3),
     CONV(DROPOUT,      7,  7,  1,  5, 3, 1, 0, RELU,    2, 0.1F,  3),
@@ -176,6 +182,7 @@ const struct block_case block_cases[] = {
     DENSE(BATCH_SIZE,  1,  1, 24, 12, RELU,    0.5F,  128),
     PASS(BATCH_SIZE,   4,  4,  2, 2, 0.25F, 1),
     PASS(BATCH_SIZE,   4,  4,  2, 2, 0.25F, 128),
+    PASS(BATCH_SIZE,  23, 12,  1, 1, 0.25F, 1030), /* more than blocks side by side */
 
     CONV(EMPTY_BATCH,  8,  8,  2,  4, 3, 1, 0, RELU,    2, 0.25F, 0),
     CONV(EMPTY_BATCH, 10, 10,  8,  8, 3, 1, 0, RELU,    2, 0.25F, 0),
