@@ -96,6 +96,8 @@ static enum status create(struct block_plan *plan) {
     conv->fuses = d->activation == ACTIVATION_RELU && d->pool == 1 && d->dropout == 0;
     plan->linear = conv;
     name_choices(plan);
+    if (conv_direct_takes(d, CONV_BACKWARD_FILTER, plan->max_samples))
+        TRY(conv_direct_prepare(plan->cuda, d, CONV_BACKWARD_FILTER, plan->max_samples));
     TRY(PLAN_ARRAY(conv_direct_weights(d, CONV_FORWARD), &conv->forward_weights));
     TRY(PLAN_ARRAY(conv_direct_weights(d, CONV_BACKWARD_DATA), &conv->backward_weights));
     TRY(PLAN_ARRAY(block_biases(d), &conv->bias));
@@ -244,7 +246,11 @@ static enum status backward_filter(struct block_plan *plan, int samples, const f
                                    const struct gradients *to) {
     const struct block_desc *d = &plan->desc;
     const struct conv *conv = plan->linear;
-    const struct conv_arguments arguments = {to->x, conv->dweights, dz, NULL};
+    const bool direct = takes_direct(plan, CONV_BACKWARD_FILTER);
+    const struct conv_arguments arguments = {to->x, direct ? to->dweights : conv->dweights, dz,
+                                             NULL};
+    if (direct)
+        return conv_direct_run(plan->cuda, d, CONV_BACKWARD_FILTER, samples, &arguments);
     TRY(run(plan, CONV_BACKWARD_FILTER, samples, &arguments));
     TRY_CUDA(kernel_swap_inner(conv->dweights, d->linear.channels, d->kernel * d->kernel,
                                d->input.channels, to->dweights, plan->cuda->stream));

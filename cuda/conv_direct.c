@@ -50,10 +50,20 @@ static struct convolution pass_of(const struct block_desc *desc, enum conv_pass 
 }
 
 bool conv_direct_takes(const struct block_desc *desc, enum conv_pass pass, int samples) {
-    if (pass == CONV_BACKWARD_FILTER || (pass == CONV_BACKWARD_DATA && desc->stride > 1))
+    if (pass == CONV_BACKWARD_DATA && desc->stride > 1)
         return false;
     const struct convolution convolution = pass_of(desc, pass);
-    return convolution_fits(&convolution, samples);
+    return pass == CONV_BACKWARD_FILTER ? convolution_gradient_fits(&convolution)
+                                        : convolution_fits(&convolution, samples);
+}
+
+enum status conv_direct_prepare(struct cuda_backend *cuda, const struct block_desc *desc,
+                                enum conv_pass pass, int samples) {
+    const struct convolution convolution = pass_of(desc, pass);
+    if (pass != CONV_BACKWARD_FILTER)
+        return ST_OK;
+    return cuda_reserve_workspace(cuda, convolution_gradient_scratch(&convolution, samples) *
+                                            sizeof(float));
 }
 
 size_t conv_direct_weights(const struct block_desc *desc, enum conv_pass pass) {
@@ -74,6 +84,11 @@ enum status conv_direct_run(struct cuda_backend *cuda, const struct block_desc *
                             const struct conv_arguments *arguments) {
     struct convolution convolution = pass_of(desc, pass);
     const bool back = pass == CONV_BACKWARD_DATA;
+    if (pass == CONV_BACKWARD_FILTER) {
+        TRY_CUDA(kernel_convolution_gradient(&convolution, samples, arguments->x, arguments->y,
+                                             cuda->workspace, (float *)arguments->w, cuda->stream));
+        return ST_OK;
+    }
     convolution.bias = arguments->bias;
     if (arguments->bias != NULL)
         convolution.activation = desc->activation;

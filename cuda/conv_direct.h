@@ -14,6 +14,10 @@ enum status conv_direct_wish(enum conv_wish *wish);
 /** Whether there is a kernel for the pass, over up to so many samples. */
 bool conv_direct_takes(const struct block_desc *desc, enum conv_pass pass, int samples);
 
+/** Reserve the workspace that the pass needs for up to so many samples. */
+enum status conv_direct_prepare(struct cuda_backend *cuda, const struct block_desc *desc,
+                                enum conv_pass pass, int samples);
+
 /** Floats of the weights in the order of a pass that reads them. */
 size_t conv_direct_weights(const struct block_desc *desc, enum conv_pass pass);
 /** Weights [filters][channels][kernel][kernel] in the orders of the passes forward and backward;
@@ -21,8 +25,9 @@ size_t conv_direct_weights(const struct block_desc *desc, enum conv_pass pass);
 enum status conv_direct_load(struct cuda_backend *cuda, const struct block_desc *desc,
                              const float *weights, float *forward, float *backward);
 
-/** Queue a pass that reads weights: arguments as conv_plan_run's, the weights in the pass's order.
- * What is given a bias goes through the activation too. */
+/** Queue a pass, prepared for its samples: arguments as conv_plan_run's, weights in the pass's
+ * order, their gradient as the trainer has it, [filters][channels][kernel][kernel]. What is given a
+ * bias goes through the activation too. */
 enum status conv_direct_run(struct cuda_backend *cuda, const struct block_desc *desc,
                             enum conv_pass pass, int samples,
                             const struct conv_arguments *arguments);

@@ -126,6 +126,7 @@ static enum status try_direct(const struct trial *t, struct conv_finding *findin
     float milliseconds;
     if (t->cuda->conv_wish == CONV_WISH_CUDNN || !conv_direct_takes(desc, run.pass, run.samples))
         return ST_OK;
+    TRY(conv_direct_prepare(t->cuda, desc, run.pass, run.samples));
     TRY(time_run(t, run_direct, &run, &milliseconds));
     if (milliseconds < finding->milliseconds) {
         finding->milliseconds = milliseconds;

@@ -137,6 +137,17 @@ cudaError_t kernel_convolution_block(const struct convolution *convolution,
                                      const float *weights, float *y, uint8_t *state,
                                      cudaStream_t stream);
 
+/* ---- conv_filter.cu: gradients of a convolution's weights ---- */
+
+/** Whether a block's shared memory has room for rows of it. */
+bool convolution_gradient_fits(const struct convolution *convolution);
+/** Floats of scratch for so many samples, or fewer. */
+size_t convolution_gradient_scratch(const struct convolution *convolution, int samples);
+/** dweights [filters][channels][taps] of x and the output's gradient dz. samples: not 0. */
+cudaError_t kernel_convolution_gradient(const struct convolution *convolution, int samples,
+                                        const float *x, const float *dz, float *scratch,
+                                        float *dweights, cudaStream_t stream);
+
 /* ---- dropconnect.cu ---- */
 
 struct connect {

@@ -88,6 +88,7 @@ class Backend(unittest.TestCase):
         "cuda_backend_blocks": ("conv_pool_exact", "dense_exact", "dropconnect_exact",
                                 "dropout_exact", "conv_kernel_exact", "conv_direct_exact",
                                 "conv_tiles_exact", "conv_activation"),
+        "test_conv_filter": ("gradients_are_the_sums_over_pixels",),
         "test_sparse": ("products_are_the_sums_of_survivors",),
         "test_sparse_conv": ("convolutions_are_the_sums_of_survivors",),
         "cuda_steps": ("a_step_does_what_its_calls_do",),
