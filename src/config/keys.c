@@ -49,7 +49,7 @@ const struct key recipe_keys[] = {
     {"train.tf32", KEY_BOOLEAN, RECIPE(train.tf32),
      .meaning = "a GPU may round the factors of products to 10 bits"},
     {"train.cudnn_autotune", KEY_BOOLEAN, RECIPE(train.cudnn_autotune),
-     .meaning = "a GPU's convolutions take the fastest of cuDNN's engines, measured by rank 0"},
+     .meaning = "a GPU's convolutions take the fastest of engines and kernels, measured by rank 0"},
     {"train.threads", KEY_INTEGER, RECIPE(train.threads), .integer = {0, 0, 4096}, .harmless = true,
      .meaning = "threads of each rank; 0: its share of the cores"},
     {"train.reproducible", KEY_BOOLEAN, RECIPE(train.reproducible),
