@@ -68,6 +68,6 @@ set(CUDA_SOURCES backend_cuda.c block.c check.c connect.c conv.c conv_direct.c c
   dense.c devices.c memory.c norm.c operations.c rates.c sparse_conv.c sparse_conv_lists.c sparse_conv_model.c
   sparse_dense.c sparse_lists.c sparse_model.c steps.c)
 set(CUDA_KERNELS columns.cu conv_direct.cu conv_filter.cu conv_planes.cu dropconnect.cu epilogue.cu pointwise.cu
-  sparse.cu sparse_conv.cu survivors.cu update.cu)
+  small_product.cu sparse.cu sparse_conv.cu survivors.cu update.cu)
 list(TRANSFORM CUDA_SOURCES PREPEND ${CMAKE_CURRENT_LIST_DIR}/)
 list(TRANSFORM CUDA_KERNELS PREPEND ${CMAKE_CURRENT_LIST_DIR}/)

@@ -52,8 +52,10 @@ static bool takes_direct(const struct block_plan *plan, enum conv_pass pass) {
     if (cuda->conv_wish == CONV_WISH_CUDNN || !has_pass(plan, pass) ||
         !conv_direct_takes(&plan->desc, pass, plan->max_samples))
         return false;
+    /* Tensor cores do not help where one channel is read: what is written bounds it. */
+    const bool is_default = !cuda->tf32 || plan->desc.input.channels == 1;
     return cuda->conv_wish == CONV_WISH_DIRECT || choice == CONV_DIRECT ||
-           (choice == CONV_HEURISTICS && !cuda->tf32);
+           (choice == CONV_HEURISTICS && is_default);
 }
 
 /* ---- names ---- */

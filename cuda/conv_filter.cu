@@ -10,7 +10,7 @@
 
 enum { SIDE = 8, CHANNELS = 32, HALF = WARP / 2 };
 enum { TAPS = 9, STRIP = 32, BLOCKS_MOST = 264, PLANE_BLOCKS_MOST = 528 };
-enum { ROOM = (48 << 10) / sizeof(float) };
+enum { SUM_LINES = 32, ROOM = (48 << 10) / sizeof(float) };
 
 /* How the sum is divided: into strips of the output's rows, of `width` pixels or less; and into
  * parts of `each` of all rows of all strips, by sample, strip and row. */
@@ -314,12 +314,12 @@ static __global__ void correlate_planes(struct convolution c, struct division di
 /* A block adds up WARP elements, a warp every so many of the parts. */
 static __global__ void sum_parts(struct convolution c, int channels, unsigned parts_count,
                                  const float *parts, float *dweights) {
-    SHARED(float, found, [WARPS][WARP]);
+    SHARED(float, found, [SUM_LINES][WARP]);
     const unsigned lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
     const size_t floats = part_floats(&c, channels), i = (size_t)blockIdx.x * WARP + lane;
     float sum = 0;
-#pragma unroll 4
-    for (unsigned part = warp; part < parts_count; part += WARPS)
+#pragma unroll 8
+    for (unsigned part = warp; part < parts_count; part += SUM_LINES)
         sum += parts[part * floats + i];
     found[warp][lane] = sum;
     __syncthreads();
@@ -329,7 +329,8 @@ static __global__ void sum_parts(struct convolution c, int channels, unsigned pa
     if (warp > 0 || channel >= c.channels || filter >= c.filters)
         return;
     sum = 0;
-    for (int k = 0; k < WARPS; k++)
+#pragma unroll
+    for (int k = 0; k < SUM_LINES; k++)
         sum += found[k][lane];
     dweights[((size_t)filter * c.channels + channel) * taps + tap] = sum;
 }
@@ -364,7 +365,7 @@ cudaError_t kernel_convolution_gradient(const struct convolution *c, int samples
     const int channels = part_channels(c);
     (convolution_has_planes(c) ? launch_planes : launch_tiles)(c, &division, x, dz, scratch,
                                                                stream);
-    LAUNCH(sum_parts, (unsigned)(part_floats(c, channels) / WARP), THREADS, 0, stream, *c, channels,
-           division.parts, scratch, dweights);
+    LAUNCH(sum_parts, (unsigned)(part_floats(c, channels) / WARP), SUM_LINES * WARP, 0, stream, *c,
+           channels, division.parts, scratch, dweights);
     return cudaGetLastError();
 }

@@ -106,6 +106,23 @@ cudaError_t kernel_norm_input(const struct norm_channels *norm, bool of_batch, c
 cudaError_t kernel_swap_inner(const float *from, int outer, int inner, int taps, float *to,
                               cudaStream_t stream);
 
+/* ---- small_product.cu: dense layers of few units ---- */
+
+struct small_product {
+    int inputs, units;
+    const float *bias; /* [units]; NULL: 0 */
+    enum activation activation;
+};
+
+/** y [samples][units] = activation(w x + bias), of weights [units][inputs]. */
+cudaError_t kernel_small_forward(const struct small_product *product, int samples, const float *x,
+                                 const float *weights, float *y, cudaStream_t stream);
+cudaError_t kernel_small_weights(const struct small_product *product, int samples, const float *x,
+                                 const float *dz, float *dweights, cudaStream_t stream);
+cudaError_t kernel_small_inputs(const struct small_product *product, int samples,
+                                const float *weights, const float *dz, float *dx,
+                                cudaStream_t stream);
+
 /* ---- conv_direct.cu ---- */
 
 /** A convolution of [samples][height][width][channels] to
