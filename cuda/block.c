@@ -57,14 +57,34 @@ static bool needs_room(const struct block_plan *plan) {
     return plan->kind->in_place ? plan->first : plan->desc.pool > 1;
 }
 
+static struct epilogue epilogue_of(const struct block_plan *plan, const struct block_pass *pass) {
+    const struct block_desc *d = &plan->desc;
+    return (struct epilogue){
+        .height = d->linear.height,
+        .width = d->linear.width,
+        .channels = d->linear.channels,
+        .out_height = d->output.height,
+        .out_width = d->output.width,
+        .pool = d->pool,
+        .activation = d->activation,
+        .factor = 1,
+        .dropout = pass->training ? d->dropout : 0,
+        .seed = pass->seed,
+        .stream = rng_stream(RNG_DROPOUT, d->layer),
+        .ids = pass->sample_ids,
+        .kept = d->kept,
+        .layer_channels = d->layer_channels,
+        .source = cuda_step_source(plan->cuda, (struct step_values){.update = pass->update})};
+}
+
 static enum status allocate(struct block_plan *plan) {
     const size_t samples = (size_t)plan->max_samples;
-    const size_t rows = plan_rows(plan, plan->max_samples);
+    const struct epilogue epilogue = epilogue_of(plan, &(struct block_pass){0});
     if (needs_room(plan))
         TRY(PLAN_ARRAY(samples * shape_size(plan->desc.linear), &plan->z));
     TRY(cuda_alloc(&plan->cuda->base, samples * shape_size(plan->desc.output),
                    (void **)&plan->state));
-    TRY(PLAN_ARRAY(column_scratch(rows, plan->desc.linear.channels), &plan->columns));
+    TRY(PLAN_ARRAY(epilogue_scratch(&epilogue, plan->max_samples), &plan->columns));
     return plan->kind->create(plan);
 }
 
@@ -174,26 +194,6 @@ static enum status check_pass(const struct block_plan *plan, const struct block_
     return ST_OK;
 }
 
-static struct epilogue epilogue_of(const struct block_plan *plan, const struct block_pass *pass) {
-    const struct block_desc *d = &plan->desc;
-    return (struct epilogue){
-        .height = d->linear.height,
-        .width = d->linear.width,
-        .channels = d->linear.channels,
-        .out_height = d->output.height,
-        .out_width = d->output.width,
-        .pool = d->pool,
-        .activation = d->activation,
-        .factor = 1,
-        .dropout = pass->training ? d->dropout : 0,
-        .seed = pass->seed,
-        .stream = rng_stream(RNG_DROPOUT, d->layer),
-        .ids = pass->sample_ids,
-        .kept = d->kept,
-        .layer_channels = d->layer_channels,
-        .source = cuda_step_source(plan->cuda, (struct step_values){.update = pass->update})};
-}
-
 /* Where the gradient with respect to z is the gradient itself. */
 static bool is_identity(const struct epilogue *epilogue) {
     return epilogue->pool == 1 && epilogue->activation == ACTIVATION_NONE && epilogue->dropout == 0;
@@ -230,8 +230,10 @@ enum status cuda_block_backward(struct block_plan *plan, const struct block_pass
     const struct epilogue epilogue = epilogue_of(plan, pass);
     const struct gradients to = {x, dweights, dbias, dx};
     float *dz = needs_room(plan) ? plan->z : plan->kind->in_place ? dx : dy;
-    if (dz != dy || !is_identity(&epilogue))
-        TRY_CUDA(kernel_epilogue_backward(&epilogue, pass->samples, y, plan->state, dy, dz,
-                                          plan->cuda->stream));
+    const bool same = dz == dy && is_identity(&epilogue);
+    if (!same || plan->kind->biased)
+        TRY_CUDA(kernel_epilogue_backward(&epilogue, pass->samples, y, plan->state, dy,
+                                          same ? NULL : dz, plan->columns,
+                                          plan->kind->biased ? dbias : NULL, plan->cuda->stream));
     return plan->kind->backward(plan, pass, dz, &to);
 }

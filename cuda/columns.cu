@@ -2,7 +2,7 @@
  * batch normalisation (Ioffe & Szegedy 2015). All in double. */
 #include "device.cuh"
 
-enum { CHUNK_ROWS = 512, TILE = 32, LINES = 8, MOST_TERMS = 2 };
+enum { CHUNK_ROWS = 128, TILE = 32, LINES = 8, MOST_TERMS = 2 };
 
 struct terms {
     double value[MOST_TERMS];
@@ -10,6 +10,7 @@ struct terms {
 
 /* What is summed, at an element. */
 struct plain {
+    enum { TERMS = 1 };
     const float *values;
     __device__ struct terms at(size_t i, int) const {
         const struct terms terms = {{values[i], 0}};
@@ -18,6 +19,7 @@ struct plain {
 };
 
 struct square {
+    enum { TERMS = 1 };
     const float *values;
     const double *moments;
     __device__ struct terms at(size_t i, int column) const {
@@ -28,6 +30,7 @@ struct square {
 };
 
 struct gradient {
+    enum { TERMS = 2 };
     const float *x, *dz, *mean, *inverse;
     __device__ struct terms at(size_t i, int column) const {
         const double normal = ((double)x[i] - mean[column]) * inverse[column];
@@ -36,27 +39,28 @@ struct gradient {
     }
 };
 
-/* A block sums a tile of columns over a chunk of rows; parts is [chunks][MOST_TERMS][columns]. */
+/* A block sums a tile of columns over a chunk of rows; parts is [TERMS][columns][chunks]. */
 template <class Term>
 static __global__ void sum_chunks(Term term, size_t rows, int columns, double *parts) {
-    SHARED(double, lines, [MOST_TERMS][LINES][TILE]);
+    SHARED(double, lines, [Term::TERMS][LINES][TILE]);
     const int column = (int)(blockIdx.y * TILE + threadIdx.x);
     const size_t begin = (size_t)blockIdx.x * CHUNK_ROWS;
     const size_t end = rows - begin < CHUNK_ROWS ? rows : begin + CHUNK_ROWS;
     struct terms sums = {{0, 0}};
+#pragma unroll 4
     for (size_t row = begin + threadIdx.y; column < columns && row < end; row += LINES) {
         const struct terms terms = term.at(row * columns + column, column);
-        for (int t = 0; t < MOST_TERMS; t++)
+        for (int t = 0; t < Term::TERMS; t++)
             sums.value[t] += terms.value[t];
     }
-    for (int t = 0; t < MOST_TERMS; t++)
+    for (int t = 0; t < Term::TERMS; t++)
         lines[t][threadIdx.y][threadIdx.x] = sums.value[t];
     __syncthreads();
-    if (threadIdx.y < MOST_TERMS && column < columns) {
+    if (threadIdx.y < Term::TERMS && column < columns) {
         double sum = 0;
         for (int line = 0; line < LINES; line++)
             sum += lines[threadIdx.y][line][threadIdx.x];
-        parts[((size_t)blockIdx.x * MOST_TERMS + threadIdx.y) * columns + column] = sum;
+        parts[((size_t)threadIdx.y * columns + column) * gridDim.x + blockIdx.x] = sum;
     }
 }
 
@@ -75,37 +79,64 @@ static void launch_chunks(Term term, size_t rows, int columns, double *parts, cu
         LAUNCH((sum_chunks<Term>), grid, dim3(TILE, LINES), 0, stream, term, rows, columns, parts);
 }
 
-static __device__ double sum_parts(const double *parts, unsigned chunks, int columns, int term,
-                                   int column) {
+/* A warp adds up a column's parts; the sum is its first lane's. */
+static __device__ double sum_parts(const double *parts, unsigned chunks, size_t column) {
+    const unsigned lane = threadIdx.x % WARP;
     double sum = 0;
-    for (unsigned chunk = 0; chunk < chunks; chunk++)
-        sum += parts[((size_t)chunk * MOST_TERMS + term) * columns + column];
+#pragma unroll 8
+    for (unsigned chunk = lane; chunk < chunks; chunk += WARP)
+        sum += parts[column * chunks + chunk];
+    for (int distance = WARP / 2; distance > 0; distance /= 2)
+        sum += __shfl_down_sync(0xffffffffU, sum, distance);
     return sum;
 }
 
+static __device__ int own_column() {
+    return (int)(first_element() / WARP);
+}
+
+/* In the warp that has the column, the lane that has its sum. */
+static __device__ bool is_first_lane() {
+    return threadIdx.x % WARP == 0;
+}
+
+static unsigned column_blocks(int columns) {
+    return ((unsigned)columns + WARPS - 1) / WARPS;
+}
+
 static __global__ void finish_sums(const double *parts, unsigned chunks, int columns, float *sums) {
-    const int column = own_element();
-    if (column < columns)
-        sums[column] = (float)sum_parts(parts, chunks, columns, 0, column);
+    const int column = own_column();
+    if (column >= columns)
+        return;
+    const double sum = sum_parts(parts, chunks, column);
+    if (is_first_lane())
+        sums[column] = (float)sum;
+}
+
+cudaError_t kernel_finish_columns(const double *parts, unsigned count, int columns, float *sums,
+                                  cudaStream_t stream) {
+    LAUNCH(finish_sums, column_blocks(columns), THREADS, 0, stream, parts, count, columns, sums);
+    return cudaGetLastError();
 }
 
 cudaError_t kernel_column_sums(const float *values, size_t rows, int columns, double *scratch,
                                float *sums, cudaStream_t stream) {
     const struct plain term = {values};
     launch_chunks(term, rows, columns, scratch, stream);
-    LAUNCH(finish_sums, blocks_for(columns), THREADS, 0, stream, scratch, chunks_of(rows), columns,
-           sums);
-    return cudaGetLastError();
+    return kernel_finish_columns(scratch, chunks_of(rows), columns, sums, stream);
 }
 
 /* ---- batch normalisation ---- */
 
 static __global__ void finish_moments(const double *parts, unsigned chunks, int columns,
                                       size_t rows, double *moments) {
-    const int column = own_element();
-    if (column < columns)
-        moments[1 + column] = sum_parts(parts, chunks, columns, 0, column);
-    if (column == 0)
+    const int column = own_column();
+    if (column >= columns)
+        return;
+    const double sum = sum_parts(parts, chunks, column);
+    if (is_first_lane())
+        moments[1 + column] = sum;
+    if (is_first_lane() && column == 0)
         moments[0] = (double)rows;
 }
 
@@ -113,24 +144,27 @@ cudaError_t kernel_norm_moments(const struct norm_channels *norm, const float *x
                                 double *scratch, cudaStream_t stream) {
     const struct plain term = {x};
     launch_chunks(term, rows, norm->channels, scratch, stream);
-    LAUNCH(finish_moments, blocks_for(norm->channels), THREADS, 0, stream, scratch, chunks_of(rows),
-           norm->channels, rows, norm->moments);
+    LAUNCH(finish_moments, column_blocks(norm->channels), THREADS, 0, stream, scratch,
+           chunks_of(rows), norm->channels, rows, norm->moments);
     return cudaGetLastError();
 }
 
 static __global__ void finish_squares(const double *parts, unsigned chunks, int columns,
                                       double *squares) {
-    const int column = own_element();
-    if (column < columns)
-        squares[column] = sum_parts(parts, chunks, columns, 0, column);
+    const int column = own_column();
+    if (column >= columns)
+        return;
+    const double sum = sum_parts(parts, chunks, column);
+    if (is_first_lane())
+        squares[column] = sum;
 }
 
 cudaError_t kernel_norm_squares(const struct norm_channels *norm, const float *x, size_t rows,
                                 double *scratch, cudaStream_t stream) {
     const struct square term = {x, norm->moments};
     launch_chunks(term, rows, norm->channels, scratch, stream);
-    LAUNCH(finish_squares, blocks_for(norm->channels), THREADS, 0, stream, scratch, chunks_of(rows),
-           norm->channels, norm->squares);
+    LAUNCH(finish_squares, column_blocks(norm->channels), THREADS, 0, stream, scratch,
+           chunks_of(rows), norm->channels, norm->squares);
     return cudaGetLastError();
 }
 
@@ -181,11 +215,15 @@ cudaError_t kernel_norm_of_running(const struct norm_channels *norm, const float
 
 static __global__ void finish_gradients(const double *parts, unsigned chunks, int columns,
                                         double *sums, float *dweights, float *dbias) {
-    const int column = own_element();
+    const int column = own_column();
     if (column >= columns)
         return;
-    sums[column] = sum_parts(parts, chunks, columns, 0, column);
-    sums[columns + column] = sum_parts(parts, chunks, columns, 1, column);
+    const double sum = sum_parts(parts, chunks, column);
+    const double of_normal = sum_parts(parts, chunks, (size_t)columns + column);
+    if (!is_first_lane())
+        return;
+    sums[column] = sum;
+    sums[columns + column] = of_normal;
     dbias[column] = (float)sums[column];
     dweights[column] = (float)sums[columns + column];
 }
@@ -195,7 +233,7 @@ cudaError_t kernel_norm_gradients(const struct norm_channels *norm, const float 
                                   cudaStream_t stream) {
     const struct gradient term = {x, dz, norm->mean, norm->inverse};
     launch_chunks(term, rows, norm->channels, scratch, stream);
-    LAUNCH(finish_gradients, blocks_for(norm->channels), THREADS, 0, stream, scratch,
+    LAUNCH(finish_gradients, column_blocks(norm->channels), THREADS, 0, stream, scratch,
            chunks_of(rows), norm->channels, norm->gradients, dweights, dbias);
     return cudaGetLastError();
 }

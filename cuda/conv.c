@@ -274,8 +274,6 @@ static enum status backward(struct block_plan *plan, const struct block_pass *pa
                             const struct gradients *to) {
     const struct block_desc *d = &plan->desc;
     struct cuda_backend *cuda = plan->cuda;
-    TRY_CUDA(kernel_column_sums(dz, plan_rows(plan, pass->samples), d->linear.channels,
-                                plan->columns, to->dbias, cuda->stream));
     if (pass->samples == 0)
         return cuda_clear(&cuda->base, to->dweights, block_weights(d) * sizeof *dz);
     TRY(backward_filter(plan, pass->samples, dz, to));
@@ -322,6 +320,7 @@ static void algorithms(const struct block_plan *plan, const char **forward, cons
 }
 
 const struct linear_kind linear_conv = {.name = "conv",
+                                        .biased = true,
                                         .create = create,
                                         .destroy = destroy,
                                         .choose = choose,

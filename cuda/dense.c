@@ -97,6 +97,7 @@ static void algorithms(const struct block_plan *plan, const char **forward, cons
 }
 
 const struct linear_kind linear_dense = {.name = "cublas",
+                                         .biased = true,
                                          .create = create,
                                          .destroy = destroy,
                                          .algorithms = algorithms,

@@ -5,6 +5,9 @@
 #include "epilogue.cuh"
 
 enum { WIDEST = 4, ENOUGH_BLOCKS = 2048 };
+/* Where samples of one window each are added up: channels of a block, its threads, their samples.
+ */
+enum { SUM_GROUPS = 4, SUM_THREADS = 512, SUM_TURNS = 8 };
 
 /* ---- who computes what ---- */
 
@@ -26,10 +29,26 @@ static struct tiling tiling_of(int down, int across, int groups, int samples) {
     return tiling;
 }
 
-/* Samples side by side where one has few windows. */
+static __host__ __device__ inline bool has_one_window(const struct tiling *t) {
+    return t->threads == (unsigned)t->groups;
+}
+
+/* Samples side by side where one has few windows; threads that have the same channels in all
+ * samples and, where that is possible, in all windows. */
 static dim3 block_of(const struct tiling *t) {
-    const unsigned most = THREADS, threads = t->threads < most ? t->threads : most;
-    return dim3(threads, most / threads);
+    const unsigned most = THREADS, groups = t->groups;
+    if (t->threads < most)
+        return dim3(t->threads, most / t->threads);
+    return dim3(groups <= most ? most / groups * groups : most, 1);
+}
+
+/* So that few blocks have all samples of their channels. */
+static dim3 summing_block_of(const struct tiling *t) {
+    if (!has_one_window(t))
+        return block_of(t);
+    const unsigned groups = SUM_GROUPS, across = t->threads < groups ? t->threads : groups;
+    const size_t most = SUM_THREADS / across;
+    return dim3(across, (unsigned)(t->samples < most ? t->samples : most));
 }
 
 /* As many samples for each thread as leave blocks enough. */
@@ -39,6 +58,13 @@ static dim3 grid_of(const struct tiling *t, dim3 block) {
     const size_t most = across < ENOUGH_BLOCKS ? ENOUGH_BLOCKS / across : 1;
     const size_t turns = (down + most - 1) / most;
     return dim3(across, (unsigned)((down + turns - 1) / turns));
+}
+
+static dim3 summing_grid_of(const struct tiling *t, dim3 block) {
+    dim3 grid = grid_of(t, block);
+    if (has_one_window(t))
+        grid.y = (unsigned)((t->samples - 1) / ((size_t)block.y * SUM_TURNS) + 1);
+    return grid;
 }
 
 static __device__ inline unsigned own_thread() {
@@ -219,13 +245,15 @@ cudaError_t kernel_epilogue(const struct epilogue *e, int samples, const float *
 
 /* What the windows' places that were chosen get. */
 template <int WIDE>
-static __device__ inline pack<float, WIDE>
-gradients_of(const struct epilogue *e, const pack<float, WIDE> &y, const pack<float, WIDE> &dy) {
+static __device__ inline pack<float, WIDE> gradients_of(const struct epilogue *e, const float *y,
+                                                        const float *dy) {
     const float keep = 1 - e->dropout;
-    pack<float, WIDE> gradients;
+    pack<float, WIDE> gradients = load<WIDE>(dy), of = {};
+    if (e->activation != ACTIVATION_NONE)
+        of = load<WIDE>(y);
 #pragma unroll
     for (int c = 0; c < WIDE; c++) /* y keep: the activation's value */
-        gradients.at[c] = dy.at[c] * (1 / keep) * slope(e->activation, y.at[c] * keep);
+        gradients.at[c] = gradients.at[c] * (1 / keep) * slope(e->activation, of.at[c] * keep);
     return gradients;
 }
 
@@ -249,55 +277,161 @@ static __device__ inline void spread(const struct epilogue *e, const struct wind
         }
 }
 
-/* Windows that the edge cuts off have chosen nothing. */
-template <int WIDE, int POOL>
-static __global__ void epilogue_backward(struct epilogue e, struct tiling t, const float *y,
-                                         const uint8_t *state, const float *dy, float *dz) {
-    const unsigned thread = own_thread();
-    if (thread >= t.threads)
-        return;
-    const struct window window = window_of<WIDE>(&t, thread);
-    const bool whole = window.line < e.out_height && window.column < e.out_width;
-    const size_t size = (size_t)e.height * e.width * e.channels;
-    const size_t out_size = (size_t)e.out_height * e.out_width * e.channels;
-    const size_t corner = (size_t)(window.line * e.width + window.column) * e.pool * e.channels;
-    const size_t unit = (size_t)(window.line * e.out_width + window.column) * e.channels;
-    for (size_t sample = first_sample(); sample < t.samples; sample += sample_stride()) {
+/* A thread's windows; those that the edge cuts off have chosen nothing. */
+template <int WIDE, int POOL, bool SUMS>
+static __device__ inline void go_back(const struct epilogue *e, const struct tiling *t,
+                                      unsigned thread, const float *y, const uint8_t *state,
+                                      const float *dy, float *dz, double (&sums)[WIDE]) {
+    const struct window window = window_of<WIDE>(t, thread);
+    const bool whole = window.line < e->out_height && window.column < e->out_width;
+    const size_t size = (size_t)e->height * e->width * e->channels;
+    const size_t out_size = (size_t)e->out_height * e->out_width * e->channels;
+    const size_t corner = (size_t)(window.line * e->width + window.column) * e->pool * e->channels;
+    const size_t unit = (size_t)(window.line * e->out_width + window.column) * e->channels;
+    for (size_t sample = first_sample(); sample < t->samples; sample += sample_stride()) {
         const size_t at = sample * out_size + unit + window.channel;
         pack<float, WIDE> gradients = {};
         pack<uint8_t, WIDE> places = {};
-        if (whole) {
-            gradients = gradients_of<WIDE>(&e, load<WIDE>(y + at), load<WIDE>(dy + at));
-            if (chooses(&e))
-                places = load<WIDE>(state + at);
-        }
-        spread<WIDE, POOL>(&e, &window, gradients, places,
-                           dz + sample * size + corner + window.channel);
+        if (whole)
+            gradients = gradients_of<WIDE>(e, y + at, dy + at);
+        if (whole && chooses(e))
+            places = load<WIDE>(state + at);
+        if (dz != NULL)
+            spread<WIDE, POOL>(e, &window, gradients, places,
+                               dz + sample * size + corner + window.channel);
+#pragma unroll
+        for (int c = 0; SUMS && c < WIDE; c++)
+            sums[c] += places.at[c] == DROPPED ? 0 : gradients.at[c];
     }
 }
 
-typedef void backward_kernel(struct epilogue, struct tiling, const float *, const uint8_t *,
-                             const float *, float *);
+/* Of each channel: parts [channels][parts], or where there is one, the sum itself. */
+struct totals {
+    double *parts;
+    float *sums;
+};
 
-template <int WIDE> static backward_kernel *backward_of(int pool) {
-    return pool == 1   ? epilogue_backward<WIDE, 1>
-           : pool == 2 ? epilogue_backward<WIDE, 2>
-                       : epilogue_backward<WIDE, 0>;
+/* Over the block's threads that have the same channels, by halves. */
+template <int WIDE>
+static __device__ inline void add_up(const struct tiling *t, const struct totals *to,
+                                     const double (&sums)[WIDE]) {
+    SHARED_BYTES(double, shared);
+    const unsigned threads = blockDim.x * blockDim.y, own = threadIdx.y * blockDim.x + threadIdx.x;
+    const unsigned period = has_one_window(t) ? blockDim.x : t->groups;
+    const unsigned parts = has_one_window(t) ? gridDim.y : gridDim.y * gridDim.x;
+    const unsigned part = has_one_window(t) ? blockIdx.y : blockIdx.y * gridDim.x + blockIdx.x;
+    for (int c = 0; c < WIDE; c++)
+        shared[c * threads + own] = sums[c];
+    for (unsigned left = threads / period, half; left > 1; left = half) {
+        half = (left + 1) / 2;
+        __syncthreads();
+        for (int c = 0; c < WIDE && own < (left - half) * period; c++)
+            shared[c * threads + own] += shared[c * threads + own + half * period];
+    }
+    const size_t column = own_thread() % t->groups * WIDE;
+    for (int c = 0; c < WIDE && own < period && own_thread() < t->threads; c++)
+        if (parts > 1)
+            to->parts[(column + c) * parts + part] = shared[c * threads + own];
+        else
+            to->sums[column + c] = (float)shared[c * threads + own];
+}
+
+template <int WIDE, int POOL, bool SUMS>
+static __global__ void __launch_bounds__(SUM_THREADS)
+    epilogue_backward(struct epilogue e, struct tiling t, const float *y, const uint8_t *state,
+                      const float *dy, float *dz, struct totals totals) {
+    double sums[WIDE] = {};
+    if (own_thread() < t.threads)
+        go_back<WIDE, POOL, SUMS>(&e, &t, own_thread(), y, state, dy, dz, sums);
+    if (SUMS)
+        add_up<WIDE>(&t, &totals, sums);
+}
+
+typedef void backward_kernel(struct epilogue, struct tiling, const float *, const uint8_t *,
+                             const float *, float *, struct totals);
+
+template <int WIDE, bool SUMS> static backward_kernel *backward_of(int pool) {
+    return pool == 1   ? epilogue_backward<WIDE, 1, SUMS>
+           : pool == 2 ? epilogue_backward<WIDE, 2, SUMS>
+                       : epilogue_backward<WIDE, 0, SUMS>;
+}
+
+static struct tiling backward_tiling(const struct epilogue *e, int width, int samples) {
+    return tiling_of((e->height + e->pool - 1) / e->pool, (e->width + e->pool - 1) / e->pool,
+                     e->channels / width, samples);
+}
+
+/* Whether a block's threads have few channels. */
+static bool can_sum(const struct tiling *t) {
+    return t->samples > 0 && (has_one_window(t) || t->groups <= THREADS);
+}
+
+static unsigned parts_of(const struct tiling *t) {
+    const dim3 block = summing_block_of(t), grid = summing_grid_of(t, block);
+    return has_one_window(t) ? grid.y : grid.x * grid.y;
+}
+
+/* For as many samples, or fewer. */
+static size_t most_parts_of(const struct tiling *t) {
+    const dim3 block = summing_block_of(t), grid = summing_grid_of(t, block);
+    const size_t down = (t->samples + block.y - 1) / block.y;
+    const size_t enough = ENOUGH_BLOCKS, most = grid.x < enough ? enough : grid.x;
+    if (has_one_window(t))
+        return grid.y;
+    return down * grid.x < most ? down * grid.x : most;
+}
+
+static void launch_backward(const struct epilogue *e, int width, int samples, const float *y,
+                            const uint8_t *state, const float *dy, float *dz, cudaStream_t stream) {
+    const struct tiling tiling = backward_tiling(e, width, samples);
+    const struct totals none = {NULL, NULL};
+    const dim3 block = block_of(&tiling);
+    backward_kernel *const epilogue_backward =
+        (width > 1 ? backward_of<WIDEST, false> : backward_of<1, false>)(e->pool);
+    if (samples > 0 && dz != NULL)
+        LAUNCH(epilogue_backward, grid_of(&tiling, block), block, 0, stream, *e, tiling, y, state,
+               dy, dz, none);
+}
+
+static void launch_summing(const struct epilogue *e, int width, int samples, const float *y,
+                           const uint8_t *state, const float *dy, float *dz,
+                           const struct totals *totals, cudaStream_t stream) {
+    const struct tiling tiling = backward_tiling(e, width, samples);
+    const dim3 block = summing_block_of(&tiling);
+    const size_t bytes = (size_t)block.x * block.y * width * sizeof(double);
+    backward_kernel *const summing_backward =
+        (width > 1 ? backward_of<WIDEST, true> : backward_of<1, true>)(e->pool);
+    LAUNCH(summing_backward, summing_grid_of(&tiling, block), block, bytes, stream, *e, tiling, y,
+           state, dy, dz, *totals);
+}
+
+/* However its arrays are aligned, and for fewer samples too. */
+size_t epilogue_scratch(const struct epilogue *e, int samples) {
+    size_t most = column_scratch((size_t)samples * e->height * e->width, e->channels);
+    for (int width = 1; e->channels % width == 0 && width <= WIDEST; width += WIDEST - 1) {
+        const struct tiling tiling = backward_tiling(e, width, samples);
+        const size_t parts = can_sum(&tiling) ? most_parts_of(&tiling) : 0;
+        most = parts * e->channels > most ? parts * e->channels : most;
+    }
+    return most;
 }
 
 cudaError_t kernel_epilogue_backward(const struct epilogue *e, int samples, const float *y,
                                      const uint8_t *state, const float *dy, float *dz,
-                                     cudaStream_t stream) {
-    const int width = width_of(e, y, dy, dz, state);
-    const struct tiling tiling =
-        tiling_of((e->height + e->pool - 1) / e->pool, (e->width + e->pool - 1) / e->pool,
-                  e->channels / width, samples);
-    const dim3 block = block_of(&tiling);
-    backward_kernel *const epilogue_backward =
-        (width > 1 ? backward_of<WIDEST> : backward_of<1>)(e->pool);
-    if (samples > 0)
-        LAUNCH(epilogue_backward, grid_of(&tiling, block), block, 0, stream, *e, tiling, y, state,
-               dy, dz);
+                                     double *scratch, float *sums, cudaStream_t stream) {
+    const int width = width_of(e, y, dy, dz == NULL ? dy : dz, state);
+    const struct tiling tiling = backward_tiling(e, width, samples);
+    const struct totals totals = {scratch, sums};
+    if (sums != NULL && can_sum(&tiling)) {
+        launch_summing(e, width, samples, y, state, dy, dz, &totals, stream);
+        if (parts_of(&tiling) > 1)
+            return kernel_finish_columns(scratch, parts_of(&tiling), e->channels, sums, stream);
+        return cudaGetLastError();
+    }
+    launch_backward(e, width, samples, y, state, dy, dz, stream);
+    if (sums != NULL)
+        return kernel_column_sums(dz == NULL ? dy : dz, (size_t)samples * e->height * e->width,
+                                  e->channels, scratch, sums, stream);
     return cudaGetLastError();
 }
 

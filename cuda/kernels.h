@@ -61,10 +61,13 @@ struct epilogue {
  *  dropout. Without pooling y may be z. */
 cudaError_t kernel_epilogue(const struct epilogue *epilogue, int samples, const float *z, float *y,
                             uint8_t *state, cudaStream_t stream);
-/** dy -> dz. Without pooling dz may be dy. */
+/** dy -> dz. Without pooling dz may be dy; NULL: it is what dy says already. `sums` [channels] gets
+ *  the sums of dz over samples and pixels; NULL: nobody asks. */
 cudaError_t kernel_epilogue_backward(const struct epilogue *epilogue, int samples, const float *y,
                                      const uint8_t *state, const float *dy, float *dz,
-                                     cudaStream_t stream);
+                                     double *scratch, float *sums, cudaStream_t stream);
+/** Doubles of scratch that it needs for up to so many samples. */
+size_t epilogue_scratch(const struct epilogue *epilogue, int samples);
 
 /* ---- columns.cu: sums over the rows of [rows][columns] ---- */
 
@@ -72,6 +75,10 @@ cudaError_t kernel_epilogue_backward(const struct epilogue *epilogue, int sample
 size_t column_scratch(size_t rows, int columns);
 cudaError_t kernel_column_sums(const float *values, size_t rows, int columns, double *scratch,
                                float *sums, cudaStream_t stream);
+
+/** The same of parts that are sums already: [columns][count]. */
+cudaError_t kernel_finish_columns(const double *parts, unsigned count, int columns, float *sums,
+                                  cudaStream_t stream);
 
 /** What batch normalisation knows of its channels. sums: [1 + channels] before the ranks have
  *  added theirs: the number of rows, then the sum of each column. */

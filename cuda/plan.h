@@ -21,7 +21,8 @@ struct block_plan {
     void *linear;                /* the kind's own */
 };
 
-/** What a backward pass writes, and reads beside dz. */
+/** What a backward pass writes, and reads beside dz; dbias is there already where a kind is biased.
+ */
 struct gradients {
     const float *x;
     float *dweights, *dbias, *dx; /* dx: NULL for a first block */
@@ -31,6 +32,7 @@ struct gradients {
 struct linear_kind {
     const char *name;
     bool in_place; /* z is x, and dz dx: there is no product */
+    bool biased;   /* the gradient of its biases is the sum of dz, which the epilogue's is given */
     enum status (*create)(struct block_plan *plan);
     void (*destroy)(struct block_plan *plan);
     /** block_plan_choose, and what has been chosen; NULL: there is nothing to choose. */

@@ -178,8 +178,6 @@ static enum status backward(struct block_plan *plan, const struct block_pass *pa
     const int samples = pass->samples;
     const struct sparse_conv *s = plan->linear;
     struct backend *backend = &plan->cuda->base;
-    TRY_CUDA(kernel_column_sums(dz, plan_rows(plan, samples), plan->desc.linear.channels,
-                                plan->columns, to->dbias, plan->cuda->stream));
     if (samples == 0)
         return cuda_clear(backend, to->dweights, s->outputs.count * sizeof *dz);
     TRY(weight_gradient(plan, samples, dz, to));
@@ -198,6 +196,7 @@ static double below(const struct block_plan *plan) {
 }
 
 const struct linear_kind linear_sparse_conv = {.name = "sparse weights",
+                                               .biased = true,
                                                .create = create,
                                                .destroy = destroy,
                                                .sparse_below = below,

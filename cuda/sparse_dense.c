@@ -210,8 +210,6 @@ static enum status weight_gradient(const struct block_plan *plan, int samples, c
 static enum status backward(struct block_plan *plan, const struct block_pass *pass, float *dz,
                             const struct gradients *to) {
     const int samples = pass->samples;
-    TRY_CUDA(kernel_column_sums(dz, plan_rows(plan, samples), units_of(plan), plan->columns,
-                                to->dbias, plan->cuda->stream));
     TRY(weight_gradient(plan, samples, dz, to));
     return to->dx != NULL ? product(plan, false, samples, dz, to->dx) : ST_OK;
 }
@@ -226,6 +224,7 @@ static double below(const struct block_plan *plan) {
 }
 
 const struct linear_kind linear_sparse_dense = {.name = "sparse weights",
+                                                .biased = true,
                                                 .create = create,
                                                 .destroy = destroy,
                                                 .sparse_below = below,
