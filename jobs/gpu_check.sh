@@ -10,8 +10,9 @@ For a machine with an NVIDIA GPU. Builds espalier with CUDA into build/gpu, runs
 tests of label gpu on the device (every backend case, training against the CPU),
 compute-sanitizer's memcheck and racecheck over a few updates and the cases of the
 backend's own kernels where it is installed,
-measures ann_d and ann_a, PyTorch beside them where it is installed, and lenet_300_100 of
-which 2 % is left, ann_a of which 10 % is left, masked and deleted, and writes
+measures ann_d and ann_a, PyTorch beside them where it is installed (as it comes, with
+TF32 in convolutions, and without), and lenet_300_100 of which 2 % is left, ann_a of
+which 10 % is left, masked and deleted, trains ann_d and ann_a, and writes
 results/gpu/DEVICE.md. Ends with exit code 1 when a test failed.
 
 Needs the CUDA toolkit with cuBLAS, cuDNN and, for several GPUs, NCCL; no network.
@@ -69,6 +70,7 @@ tests=OFF
 pkg-config --exists cmocka && has python3 && tests=ON
 say "$device (${#gpus[@]} GPU), driver $driver, CUDA $toolkit, MPI $mpi, tests $tests"
 
+jobs=$(nproc 2>/dev/null || echo 2)
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
@@ -85,7 +87,7 @@ quietly configure cmake -S . -B "$build" -DCMAKE_BUILD_TYPE=Release -DESPALIER_C
 say "building into $build"
 targets=(--target espalier)
 [ "$tests" = OFF ] || targets+=(--target gpu_tests)
-quietly build cmake --build "$build" -j "$(nproc 2>/dev/null || echo 2)" "${targets[@]}"
+quietly build cmake --build "$build" -j "$jobs" "${targets[@]}"
 espalier=$build/espalier
 
 # ---- images ----
@@ -120,8 +122,8 @@ failed=0
 tested="not run: cmocka or python3 is missing"
 if [ "$tests" = ON ]; then
     say "testing"
-    ctest --test-dir "$build" -L gpu --output-on-failure --no-tests=error >"$work/tests.log" 2>&1 ||
-        failed=1
+    ctest --test-dir "$build" -L gpu -j "$jobs" --output-on-failure --no-tests=error \
+        >"$work/tests.log" 2>&1 || failed=1
     tested=$(grep -E 'tests passed|tests failed' "$work/tests.log" | tail -1 || true)
     if grep -q '(Skipped)' "$work/tests.log"; then # there is a GPU: each must run
         failed=1
@@ -130,22 +132,32 @@ if [ "$tests" = ON ]; then
     [ "$failed" -eq 0 ] || tail -n 40 "$work/tests.log" >&2
 fi
 
-# Of the backend's cases, those that run kernels of its own.
-kernels=(backend_slots backend_update batchnorm dropconnect dropout select sparse_form steps)
+# Of the backend's cases, those that run kernels of its own, and short ones of them: a sanitizer makes a
+# kernel some hundred times slower.
+kernels=("backend_blocks conv_tiles_exact" "backend_blocks conv_pool_exact" "backend_blocks dense_exact"
+    "backend_slots compact*" "backend_slots gather*" "backend_slots hash*" "backend_slots softmax*"
+    "backend_update update_*" "batchnorm in_*" "dropconnect it_samples*" "dropout units_fall*"
+    "select select_breaks*" "sparse_form conv_exact" "steps a_step_does*")
+sanitizer_seconds=100
 
-sanitize() { # TOOL WHAT COMMAND...
-    local tool=$1 what=$2 log=$work/$1.log options=()
+sanitize() { # TOOL WHAT COMMAND...: its row goes to a file, as several run at a time
+    local tool=$1 what=$2 log options=() code=0 found
+    log=$work/$tool-$(tr -c 'a-z0-9_\n' - <<<"$what").log
     shift 2
     # Calls that fail, and are meant to: an allocation that is too large, the update of a graph.
     [ "$tool" != memcheck ] || options=(--report-api-errors no)
     say "compute-sanitizer $tool: $what"
-    if compute-sanitizer --tool "$tool" "${options[@]}" --error-exitcode 9 "$@" >"$log" 2>&1; then
-        sanitized+=("| $tool | $what | clean |")
-    else
-        failed=1
+    timeout "$sanitizer_seconds" compute-sanitizer --tool "$tool" "${options[@]}" --error-exitcode 9 \
+        "$@" >"$log" 2>&1 || code=$?
+    case $code in
+    0) found=clean ;;
+    124) found="not finished in $sanitizer_seconds s" ;;
+    *)
         tail -n 20 "$log" >&2
-        sanitized+=("| $tool | $what | **failed**: $(grep -m1 -E 'ERROR SUMMARY|RACECHECK SUMMARY|espalier:' "$log" || echo see the log) |")
-    fi
+        found="**failed**: $(grep -m1 -E 'ERROR SUMMARY|RACECHECK SUMMARY|espalier:' "$log" || echo see the log)"
+        ;;
+    esac
+    echo "| $tool | $what | $found |" >"$log.row"
 }
 
 few=(-s "data.dir=$data" -s train.backend=cuda -s data.train_limit=512 -s data.test_limit=128
@@ -157,10 +169,18 @@ for tool in memcheck racecheck; do
         continue
     fi
     sanitize "$tool" "4 updates of ann_a" "$espalier" train jobs/recipes/ann_a.cfg \
-        -o "$work/$tool" "${few[@]}"
+        -o "$work/$tool" "${few[@]}" &
     for kernel in "${kernels[@]}"; do
-        [ "$tests" = OFF ] || sanitize "$tool" "$kernel" "$build/tests/gpu/gpu_$kernel"
+        [ "$(jobs -rp | wc -l)" -lt "$jobs" ] || wait -n
+        [ "$tests" = OFF ] ||
+            sanitize "$tool" "$kernel" "$build/tests/gpu/gpu_${kernel% *}" "${kernel#* }" &
     done
+done
+wait
+for row in "$work"/*.row; do
+    [ -f "$row" ] || continue
+    sanitized+=("$(cat "$row")")
+    ! grep -qF '**failed**' "$row" || failed=1
 done
 
 # ---- measurements ----
@@ -220,6 +240,9 @@ for batch in 128 1024; do
     measure "espalier ann_d, train.tf32" "$batch" ours ann_d "$batch" train.tf32=true
     measure "espalier ann_d, train.cudnn_autotune" "$batch" ours ann_d "$batch" \
         train.cudnn_autotune=true
+    measure "espalier ann_d, train.tf32, train.cudnn_autotune" "$batch" ours ann_d "$batch" \
+        train.tf32=true train.cudnn_autotune=true
+    ESPALIER_CUDA_CONV=cudnn measure "espalier ann_d, convolutions by cuDNN" "$batch" ours ann_d "$batch"
     ESPALIER_CUDA_GRAPH=0 measure "espalier ann_d, not captured" "$batch" ours ann_d "$batch"
     left=(lenet_300_100 0.02)
     measure "espalier lenet_300_100, 2 % left, masked" "$batch" pruned "${left[@]}" mask "$batch"
@@ -235,8 +258,20 @@ for batch in 128 1024; do
     if has python3 && python3 -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' 2>/dev/null; then
         measure "PyTorch ann_d, eager" "$batch" peer "$batch"
         measure "PyTorch ann_d, compiled" "$batch" peer "$batch" --compile
+        measure "PyTorch ann_d, eager, no TF32" "$batch" peer "$batch" --no-tf32
+        measure "PyTorch ann_d, compiled, no TF32" "$batch" peer "$batch" --compile --no-tf32
     fi
 done
+trained=()
+if [ "$images" = MNIST ] && [ "$steps" -ge 300 ]; then
+    for recipe in ann_d ann_a; do
+        say "training $recipe"
+        "$espalier" train "jobs/recipes/$recipe.cfg" -o "$work/$recipe" -s "data.dir=$data" \
+            -s train.backend=cuda --quiet >"$work/train.log" 2>&1 || { tail -n 3 "$work/train.log" >&2 && failed=1; }
+        summary=$(cat "$work/$recipe/summary.json" 2>/dev/null || true)
+        trained+=("| $recipe | $(number epochs <<<"$summary") | $(number seconds_train <<<"$summary") | $(number test_accuracy <<<"$summary") | $(number survivors <<<"$summary") |")
+    done
+fi
 if [ "$mpi" = ON ]; then
     export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
     for ((n = 2; n <= ${#gpus[@]}; n *= 2)); do
@@ -266,6 +301,12 @@ page=$out/$slug.md
     echo "| | batch | images/s | us a step | s an epoch |"
     echo "|---|---|---|---|---|"
     printf '%s\n' "${rows[@]}"
+    if [ "${#trained[@]}" -gt 0 ]; then
+        echo
+        echo "| trained, seed 1 | epochs | s in all | test accuracy | connections left |"
+        echo "|---|---|---|---|---|"
+        printf '%s\n' "${trained[@]}"
+    fi
 } >"$page"
 say "wrote $page"
 [ "$failed" -eq 0 ] || fail "a test failed; $page says which" 1

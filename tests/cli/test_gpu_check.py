@@ -12,7 +12,7 @@ SCRIPT = os.path.join(SOURCE, "jobs", "gpu_check.sh")
 
 # What a machine has anyway.
 COMMANDS = ("awk bash basename cat cp cut date dirname env git grep head id ls mkdir mktemp mv nproc "
-            "realpath rm sed sha256sum tail tr uname wc").split()
+            "realpath rm sed sha256sum tail timeout tr uname wc").split()
 
 STANDINS = {
     "nvidia-smi": 'case "$*" in *driver*) echo 999.1 ;; *) printf "%b" "${FAKE_GPUS-Test GPU 9\\n}" ;; esac',
@@ -24,7 +24,7 @@ STANDINS = {
 echo "cmake $*" >>"$CALLS"
 if [ "$1" = -S ]; then
     build=$4; mkdir -p "$build/tests/gpu"; cp "$FAKE_PROGRAM" "$build/espalier"
-    for test in backend_slots backend_update batchnorm dropconnect dropout select sparse_form steps; do
+    for test in backend_blocks backend_slots backend_update batchnorm dropconnect dropout select sparse_form steps; do
         cp "$FAKE_PROGRAM" "$build/tests/gpu/gpu_$test"
     done
 fi
@@ -37,6 +37,7 @@ exit "${FAKE_CTEST:-0}" """,
     "compute-sanitizer": """
 echo "compute-sanitizer $*" >>"$CALLS"
 while [ "${1#-}" != "$1" ]; do case "$1" in --tool) tool=$2; shift 2 ;; *) shift 2 ;; esac; done
+[ "$tool" != "${FAKE_SLOW:-}" ] || exit 124
 [ "$tool" != "${FAKE_UNCLEAN:-}" ] || { echo '========= ERROR SUMMARY: 3 errors'; exit 9; }
 "$@" """,
     "python3": """
@@ -132,11 +133,11 @@ class GpuCheck(ProgramTest):
         self.assertIn("90% tests passed", page)
         for tool in ("memcheck", "racecheck"):
             self.assertIn(f"| {tool} | 4 updates of ann_a | clean |", page)
-            self.assertIn(f"| {tool} | select | clean |", page)
+            self.assertIn(f"| {tool} | select select_breaks* | clean |", page)
             self.assertTrue(all(("--report-api-errors no" in call) == ("memcheck" in call)
                                 for call in self.calls("compute-sanitizer")))
             self.assertEqual(len([call for call in self.calls("compute-sanitizer")
-                                  if tool in call and "/tests/gpu/gpu_" in call]), 8)
+                                  if tool in call and "/tests/gpu/gpu_" in call]), 14)
         self.assertIn("| espalier ann_d | 128 | 512000 | 250.0 | 0.117 |", page)
         self.assertIn("| espalier ann_d, train.cudnn_autotune | 128 | 512000 |", page)
         self.assertIn("| espalier ann_d, not captured | 1024 | 2048000 | 500.0 | 0.029 |", page)
@@ -149,7 +150,9 @@ class GpuCheck(ProgramTest):
             self.assertIn(word, configure)
         self.assertIn("--target espalier --target gpu_tests", build)
         self.assertIn("-L gpu", self.calls("ctest")[0])
-        self.assertEqual(len(self.calls("python3")), 4)
+        self.assertEqual(len(self.calls("python3")), 8)
+        self.assertIn("| PyTorch ann_d, eager, no TF32 | 1024 | 1024000 | 1000.0 | 0.059 |", page)
+        self.assertEqual(self.calls("espalier train jobs/recipes/ann_d"), [])
         self.assertTrue(all("--steps 20" in call for call in self.calls("espalier bench")))
 
     def test_gpu_check_without_mpi_and_sanitizer(self):
@@ -189,8 +192,13 @@ class GpuCheck(ProgramTest):
         done = self.check(FAKE_UNCLEAN="racecheck")
         self.assertEqual(done.returncode, 1)
         self.assertIn("| memcheck | 4 updates of ann_a | clean |", self.page())
-        self.assertIn("| racecheck | select | **failed**: ========= ERROR SUMMARY: 3 errors |",
+        self.assertIn("| racecheck | select select_breaks* | **failed**: ========= ERROR SUMMARY: 3 errors |",
                       self.page())
+
+    def test_gpu_check_tells_what_a_sanitizer_does_not_finish(self):
+        page = self.checked(FAKE_SLOW="racecheck")
+        self.assertIn("| memcheck | steps a_step_does* | clean |", page)
+        self.assertIn("| racecheck | steps a_step_does* | not finished in 100 s |", page)
 
     def test_gpu_check_tells_a_build_that_fails(self):
         done = self.check(FAKE_CMAKE="1")

@@ -19,7 +19,9 @@ What is chosen in PyTorch's favour:
 
 On a GPU (--device cuda) the images lie in its memory, the host waits for it once, after all measured
 updates, and --compile lets torch.compile put forward, loss and backward, and the optimizer's update,
-into CUDA graphs.
+into CUDA graphs. cuDNN's engines are chosen by their times, and convolutions are rounded to TF32, as
+PyTorch comes (--no-tf32: they are not); of channels_last and contiguous images the faster is taken, by
+a few updates each, not compiled.
 
 The number of OpenBLAS's threads (OPENBLAS_NUM_THREADS) is the caller's to choose: Debian's build
 calls it with threads of its own inside PyTorch's.
@@ -96,27 +98,36 @@ NETWORKS = {"ann_d": ann_d, "lenet_300_100": lenet_300_100}
 
 
 def train(torch, options, rank):
-    """Seconds of each measured update; on a GPU each has the mean. Every rank takes its part of the
-    global batch."""
+    """Seconds of each measured update, a rank's part of the global batch; on a GPU each has the mean."""
+    layout = torch.channels_last
+    if options.device == "cuda":
+        torch.backends.cudnn.benchmark = True
+        torch.backends.cudnn.allow_tf32 = not options.no_tf32
+        layout = min((torch.channels_last, torch.contiguous_format), key=lambda layout: updates(
+            torch, options, rank, layout, 20, 50, False)[0])
+    return updates(torch, options, rank, layout, options.warm_up, options.steps, options.compile)
+
+
+def updates(torch, options, rank, layout, warm_up, steps, compiled):
     images, labels = (tensor.to(options.device) for tensor in load(torch, options.data, "train"))
     torch.manual_seed(1)
     model, optimizer_of = NETWORKS[options.network](torch, options.filters)
-    model = model.to(options.device, memory_format=torch.channels_last)
-    images = images.contiguous(memory_format=torch.channels_last)
+    model = model.to(options.device, memory_format=layout)
+    images = images.contiguous(memory_format=layout)
     if options.ranks > 1:
         model = torch.nn.parallel.DistributedDataParallel(
             model, gradient_as_bucket_view=True, static_graph=True, broadcast_buffers=False)
     optimizer = optimizer_of(model.parameters())
     update = optimizer.step
-    if options.compile:
+    if compiled:
         model = torch.compile(model, mode="reduce-overhead")
         update = torch.compile(update)
     wait = torch.cuda.synchronize if options.device == "cuda" else lambda: None
     part = options.batch // options.ranks
     order = torch.randperm(len(images)).to(options.device)
     begin_of_part, seconds = rank * part, []
-    for step in range(options.warm_up + options.steps):
-        if step == options.warm_up:
+    for step in range(warm_up + steps):
+        if step == warm_up:
             wait()
             measured = time.perf_counter()
         begin = time.perf_counter()
@@ -130,8 +141,8 @@ def train(torch, options, rank):
         seconds.append(time.perf_counter() - begin)
     wait()
     if options.device == "cuda":
-        return [(time.perf_counter() - measured) / options.steps] * options.steps
-    return seconds[options.warm_up :]
+        return [(time.perf_counter() - measured) / steps] * steps
+    return seconds[warm_up:]
 
 
 def evaluate(torch, options, rank):
@@ -182,7 +193,7 @@ def report(torch, options, seconds):
         "images_per_second": images / step, "step_seconds": step, "steps": len(seconds),
         "ranks": options.ranks, "threads": options.threads, "network": options.network,
         "filters": options.filters, "evaluate": options.evaluate, "torch": torch.__version__,
-        "device": options.device, "compile": options.compile,
+        "device": options.device, "compile": options.compile, "tf32": not options.no_tf32,
         "openblas_num_threads": os.environ.get("OPENBLAS_NUM_THREADS"),
         "openblas_coretype": os.environ.get("OPENBLAS_CORETYPE")}))
 
@@ -199,6 +210,7 @@ def read_options():
     parser.add_argument("--threads", type=int, default=1, help="of each process")
     parser.add_argument("--ranks", type=int, default=1, help="processes")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--no-tf32", action="store_true", help="convolutions in FP32 on a GPU")
     parser.add_argument("--compile", action="store_true", help="torch.compile, with CUDA graphs")
     options = parser.parse_args()
     if options.device == "cuda" and (options.ranks > 1 or options.evaluate):

@@ -14,8 +14,8 @@
 enum { MOST_BACKENDS = 16, SKIPPED = 77 };
 
 static inline enum status device_create(struct backend **backend) {
-    int devices;
-    if (backend_cuda_devices(&devices) == ST_UNAVAILABLE) {
+    struct devices_found found;
+    if (backend_cuda_devices(&found) == ST_UNAVAILABLE) {
         printf("skipped: %s\n", status_message());
         exit(SKIPPED);
     }
