@@ -229,8 +229,8 @@ static enum status make_folder(const char *run_dir) {
     char folder[FILE_PATH_MAX];
     TRY(path_join(run_dir, CHECKPOINT_FOLDER, folder));
     if (mkdir(folder, 0777) == 0)
-        flush_directory_of(folder);
-    else if (errno != EEXIST)
+        return flush_directory_of(folder);
+    if (errno != EEXIST)
         FAIL(ST_IO, "cannot make directory %s: %s", folder, strerror(errno));
     return ST_OK;
 }

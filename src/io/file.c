@@ -73,7 +73,7 @@ enum status whole_file_add(struct whole_file *whole, const void *bytes, size_t c
     return ST_OK;
 }
 
-void flush_directory_of(const char *path) {
+enum status flush_directory_of(const char *path) {
     char dir[FILE_PATH_MAX];
     snprintf(dir, sizeof dir, "%s", path);
     char *slash = strrchr(dir, '/');
@@ -83,13 +83,15 @@ void flush_directory_of(const char *path) {
         slash[slash == dir ? 1 : 0] = '\0';
     int descriptor = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (descriptor < 0)
-        return;
-    fsync(descriptor);
+        return ST_OK;
+    const int error = fsync(descriptor) == 0 ? 0 : errno;
     close(descriptor);
+    if (error == EIO || error == ENOSPC || error == EDQUOT)
+        FAIL(ST_IO, "cannot flush %s: %s", dir, strerror(error));
+    return ST_OK;
 }
 
-/* The rename itself reaches the disk with the directory; the file is whole under its name either
- * way. */
+/* The rename itself reaches the disk with the directory. */
 enum status whole_file_finish(struct whole_file *whole) {
     TRY(flush_buffer(whole));
     if (fsync(whole->descriptor) != 0)
@@ -98,8 +100,7 @@ enum status whole_file_finish(struct whole_file *whole) {
     whole->descriptor = -1;
     if (close(descriptor) != 0 || rename(whole->temporary, whole->path) != 0)
         return give_up(whole, errno);
-    flush_directory_of(whole->path);
-    return ST_OK;
+    return flush_directory_of(whole->path);
 }
 
 enum status file_write_whole(const char *path, const void *bytes, size_t count) {

@@ -14,13 +14,14 @@ enum status path_join(const char *dir, const char *name, char *path);
 /** Write all bytes to a descriptor; false, and errno says why, when the system refuses. */
 bool write_all(int descriptor, const void *bytes, size_t count);
 
-/** Flush the directory that holds `path`, so that names in it reach the disk. Best effort: not
- * every file system can. */
-void flush_directory_of(const char *path);
+/** Flush the directory that holds `path`, so that names in it reach the disk. Not every file system
+ *  can, which is no failure; ST_IO names the directory when the disk fails. */
+enum status flush_directory_of(const char *path);
 
 /** A file that appears under its name whole or not at all: it is written to PATH.tmp, flushed to
  *  disk and renamed. Each function that fails removes PATH.tmp itself and leaves what stood under
- *  PATH alone; ST_IO names the file and the reason. */
+ *  PATH alone, unless it is the directory that cannot be flushed: then the file has its name, and a
+ *  power failure may take it back. ST_IO names what failed and the reason. */
 enum { FILE_BUFFER_BYTES = 1 << 15 };
 struct whole_file {
     int descriptor; /* -1: nothing is under way */

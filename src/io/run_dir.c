@@ -25,8 +25,8 @@ void run_dir_default(const struct recipe *recipe, char *path, size_t size) {
 
 static enum status make_directory(const char *path) {
     if (mkdir(path, 0777) == 0)
-        flush_directory_of(path); /* else a power failure takes the run with its directory */
-    else if (errno != EEXIST)
+        return flush_directory_of(path); /* a power failure must not take the run with it */
+    if (errno != EEXIST)
         FAIL(ST_IO, "cannot make directory %s: %s", path, strerror(errno));
     return ST_OK;
 }

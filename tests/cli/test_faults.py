@@ -16,20 +16,29 @@ SETTINGS = [
 ]
 
 
-class Faults(ResumeTest):
+class FaultTest(ResumeTest):
+    settings = SETTINGS
+    options = ()
+    damaged = ()  # checkpoints that the run finds
+
     def setUp(self):
         super().setUp()
-        self.train(SMOOTH, "whole", SETTINGS)
+        self.train(SMOOTH, "whole", self.settings)
 
-    def run_with(self, *options, **faults):
+    def begin(self):
+        """What the run finds: nothing."""
+        shutil.rmtree(self.path("run"), ignore_errors=True)
+
+    def run_with(self, **faults):
         faults = {key: str(value) for key, value in faults.items()}
         env = environment(LD_PRELOAD=os.environ["FAULT_SHIM"], FAULT_DIR=self.path("run"), **faults)
-        return run(*self.words("run", SETTINGS), *options, env=env)
+        return run(*self.words("run", self.settings), *self.options, env=env)
 
-    def sites(self, *options):
+    def sites(self):
         """Each call that changes a file of the run, as ("rename summary.json.tmp", 1): the first of
         those. What threads do to different files has no order; what is done to one has."""
-        result = self.run_with(*options, FAULT_LOG=self.path("log"))
+        self.begin()
+        result = self.run_with(FAULT_LOG=self.path("log"))
         self.assertEqual(result.code, 0, result.err)
         with open(self.path("log")) as file:
             lines = file.read().splitlines()
@@ -38,26 +47,46 @@ class Faults(ResumeTest):
 
     def every_call(self, fault, check, only=""):
         """Fail at each call in turn; afterwards the run goes on, and nothing is missing."""
-        sites = self.sites()
-        self.assertGreater(len(sites), 30)
-        calls = {site.split()[0] for site, _ in sites}
-        self.assertEqual({"open", "write", "fsync", "rename", "unlink", "mkdir"} - calls, set())
-        for site, at in sites:
+        for site, at in self.sites():
             if not site.startswith(only):
                 continue
             with self.subTest(site=site, at=at):
-                shutil.rmtree(self.path("run"))
+                self.begin()
                 check(site, self.run_with(FAULT=fault, FAULT_SITE=site, FAULT_AT=at))
-                self.finish(self.start("run", SETTINGS, "--resume"))
+                self.finish(self.start("run", self.settings, "--resume"))
                 self.assert_same_run("whole", "run")
-                self.assertEqual(self.leftovers(), [])
+                self.assertEqual(self.names(".tmp"), [])
+                self.assertEqual(self.names(".damaged"), [f"{name}.damaged" for name in self.damaged])
 
-    def leftovers(self):
-        return [name for _, _, names in os.walk(self.path("run"))
-                for name in names if name.endswith((".tmp", ".damaged"))]
+    def names(self, ending):
+        return [name for _, _, names in os.walk(self.path("run")) for name in names
+                if name.endswith(ending)]
 
-    def killed(self, _site, result):
+    def check_killed(self, _site, result):
         self.assertEqual(result.code, -9, result.err)
+
+    def check_message(self, result, reason):
+        """One line names the file and the reason."""
+        self.assertEqual(result.code, 1, result.err)
+        (message,) = [line for line in result.messages() if "warning: " not in line]
+        self.assertIn(self.path("run"), message)
+        self.assertIn(reason, message)
+
+    def check_full(self, site, result):
+        if site.split()[0] in ("open", "write", "mkdir") or result.code != 0:
+            self.check_message(result, "No space left on device")
+        self.assertEqual(self.names(".tmp"), [])
+
+    def check_error(self, _site, result):
+        self.check_message(result, "Input/output error")
+
+
+class Faults(FaultTest):
+    def test_every_kind_of_call_is_seen(self):
+        sites = self.sites()
+        self.assertGreater(len(sites), 30)
+        self.assertEqual({site.split()[0] for site, _ in sites},
+                         {"open", "write", "fsync", "ftruncate", "rename", "unlink", "mkdir"})
 
     def test_everything_is_on_the_disk_before_what_follows_from_it(self):
         """What a power failure leaves follows from the order of calls: a file's content is flushed
@@ -76,6 +105,8 @@ class Faults(ResumeTest):
             if folder == "checkpoints":
                 opened = names.index(f"open {file}")
                 self.assertIn("fsync events.jsonl", names[:opened])  # on the same thread
+        made = names.index("mkdir checkpoints")
+        self.assertIn("fsync run", names[made:names.index(f"open {steps[0]}")])
         last = [name for name in names[:names.index("rename summary.json.tmp")] if "events" in name][-1]
         self.assertEqual(last, "fsync events.jsonl")
         # The first checkpoint is dropped when the second one's name has been flushed.
@@ -83,53 +114,65 @@ class Faults(ResumeTest):
         self.assertIn("fsync checkpoints", names[names.index(f"rename {steps[1]}"):drop])
 
     def test_killed_at_every_call(self):
-        self.every_call("kill", self.killed)
+        self.every_call("kill", self.check_killed)
 
     def test_killed_in_the_midst_of_every_write(self):
-        self.every_call("torn", self.killed, only="write ")
-
-    def refused(self, site, result, reason):
-        """One line names the file and the reason; only a directory may stay unflushed."""
-        if site in ("fsync run", "fsync checkpoints"):
-            self.assertEqual(result.code, 0, result.err)
-        else:
-            self.assert_refused(result, self.path("run"), reason, code=1)
+        self.every_call("torn", self.check_killed, only="write ")
 
     def test_full_disk_at_every_call(self):
-        def check(site, result):
-            if site.split()[0] in ("open", "write", "mkdir") or result.code != 0:
-                self.assert_refused(result, self.path("run"), "No space left on device", code=1)
-            self.assertEqual(self.leftovers(), [])
-
-        self.every_call("ENOSPC", check)
+        self.every_call("ENOSPC", self.check_full)
 
     def test_error_at_every_call(self):
-        self.every_call("EIO", lambda site, result: self.refused(site, result,
-                                                                 "Input/output error"))
+        self.every_call("EIO", self.check_error)
 
     def test_read_only_directory(self):
         """From the start, and half way."""
-        self.assert_refused(self.run_with(FAULT="EROFS", FAULT_AT=1), self.path("run"),
-                            "Read-only file system", code=1)
         at = len(self.sites()) // 2
-        shutil.rmtree(self.path("run"))
-        self.assert_refused(self.run_with(FAULT="EROFS", FAULT_AT=at), self.path("run"),
-                            "Read-only file system", code=1)
+        for at in (1, at):
+            self.begin()
+            self.check_message(self.run_with(FAULT="EROFS", FAULT_AT=at), "Read-only file system")
         self.finish(self.start("run", SETTINGS, "--resume"))
         self.assert_same_run("whole", "run")
 
-    def test_killed_while_it_resumes(self):
-        """The calls that a resumed run makes before it trains are stages too."""
-        shutil.copytree(self.path("whole"), self.path("begun"))
-        os.remove(self.path("begun", "summary.json"))
+
+class Resumed(FaultTest):
+    """What a run does that goes on is a stage too: it takes away the results that it finds, cuts the
+    events back, sets a damaged checkpoint aside."""
+
+    settings = SETTINGS + ["train.epochs=2"]
+    options = ("--resume",)
+    damaged = ("step-00000003.safetensors",)
+
+    def setUp(self):
+        super().setUp()
+        self.train(SMOOTH, "begun", SETTINGS)
+        with open(self.path("begun", "events.jsonl"), "a") as file:
+            file.write('{"event":"st')
+        for name in self.damaged:
+            self.write(f"begun/checkpoints/{name}", "damaged")
+
+    def begin(self):
+        super().begin()
         shutil.copytree(self.path("begun"), self.path("run"))
-        for site, at in self.sites("--resume"):
-            with self.subTest(site=site, at=at):
-                shutil.rmtree(self.path("run"))
-                shutil.copytree(self.path("begun"), self.path("run"))
-                self.killed(site, self.run_with("--resume", FAULT="kill", FAULT_SITE=site, FAULT_AT=at))
-                self.finish(self.start("run", SETTINGS, "--resume"))
-                self.assert_same_run("whole", "run")
+
+    def test_every_stage_of_resuming_is_seen(self):
+        names = {site for site, _ in self.sites()}
+        self.assertLess({"ftruncate events.jsonl", "unlink summary.json", "unlink model.safetensors",
+                         "rename step-00000003.safetensors"}, names)
+
+    def test_killed_at_every_call_of_resuming(self):
+        self.every_call("kill", self.check_killed)
+
+    def test_full_disk_at_every_call_of_resuming(self):
+        self.every_call("ENOSPC", self.check_full)
+
+    def test_error_at_every_call_of_resuming(self):
+        self.every_call("EIO", self.check_error)
+
+    def test_read_only_directory_to_resume(self):
+        self.begin()
+        self.check_message(self.run_with(FAULT="EROFS", FAULT_AT=1), "Read-only file system")
+        self.assertEqual(summary(self.path("begun")), summary(self.path("run")))
 
 
 class Limited(ResumeTest):
