@@ -2,16 +2,19 @@
 
 import fcntl
 import hashlib
+import json
+import math
 import os
 import shutil
 import signal
 import struct
+import subprocess
 import threading
 import time
 
 from program import MNIST, environment, model, read_events, run, summary
-from resuming import (SETTINGS, SMOOTH, STEPS, ResumeTest, checkpoints, history, read_checkpoint,
-                      survivors_of, timeless)
+from resuming import (SETTINGS, SHORT, SMOOTH, STEPS, ResumeTest, checkpoints, history,
+                      read_checkpoint, survivors_of, timeless)
 
 
 def kill(process, _chance):
@@ -25,6 +28,8 @@ class Killed(ResumeTest):
         kills = self.kill_and_resume("killed", settings, kill, seed)
         self.assertGreater(kills, 3)
         self.assert_same_run("whole", "killed")
+        self.assertEqual(*([os.path.basename(path) for path in checkpoints(self.path(name))]
+                           for name in ("whole", "killed")))
 
     def test_killed_with_momentum(self):
         self.resumes(SETTINGS, 1)
@@ -86,6 +91,27 @@ class Stopped(ResumeTest):
     def test_sigusr1(self):
         self.stops(signal.SIGUSR1)
 
+    def test_before_every_event(self):
+        """At the end of an epoch too, where a checkpoint is due as it is, and after the last update,
+        when there is nothing left to stop."""
+        self.train(SMOOTH, "whole", SHORT)
+        codes, steps = set(), set()
+        for line in range(1, len(read_events(self.path("whole"))) + 1):
+            with self.subTest(line=line):
+                process = self.start_and_pause("run", SHORT, line=line)
+                process.send_signal((signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)[line % 3])
+                process.send_signal(signal.SIGCONT)
+                _, err = process.communicate(timeout=60)
+                self.assertIn(process.returncode, (0, 75), err)
+                codes.add(process.returncode)
+                if process.returncode == 75:
+                    steps.add(read_events(self.path("run"), "checkpoint")[-1]["step"])
+                    self.finish(self.start("run", SHORT, "--resume"))
+                self.assert_same_run("whole", "run")
+                shutil.rmtree(self.path("run"))
+        self.assertEqual(codes, {0, 75})
+        self.assertLess({1, 2, 3}, steps)
+
     def test_second_sigint_ends_at_once(self):
         """The first waits for the update, which a process that hangs in it never finishes."""
         env = environment(LD_PRELOAD=os.environ["FAULT_SHIM"], FAULT_HANG="1")
@@ -136,6 +162,37 @@ class Directory(ResumeTest):
             content = file.read()
         self.assertEqual(hashlib.sha256(content[:-32]).digest(), content[-32:])
 
+    def test_any_reader(self):
+        """What the format's description demands: tensors that cover the data without a hole, each as
+        long as its type and shape say, and texts."""
+        sizes = {"F32": 4, "F64": 8, "I64": 8, "U8": 1}
+        run_dir = self.train(SMOOTH, "run", SETTINGS)
+        with open(checkpoints(run_dir)[-1], "rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            header, rest = json.loads(file.read(length)), file.read()
+        for key, text in header.pop("__metadata__").items():
+            self.assertIsInstance(text, str, key)
+        end = 0
+        for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
+            self.assertEqual(set(entry), {"dtype", "shape", "data_offsets"})
+            size = sizes[entry["dtype"]]
+            self.assertEqual(entry["data_offsets"], [end, end + size * math.prod(entry["shape"])], name)
+            self.assertEqual(((8 + length) + end) % size, 0, name)
+            end = entry["data_offsets"][1]
+        self.assertEqual(end, len(rest))
+
+    def test_position_in_the_run(self):
+        """Update 84 is the 41st of the second epoch, and 8 events are behind it."""
+        path = checkpoints(self.train(SMOOTH, "run", SETTINGS))[-2]
+        part, metadata = read_checkpoint(path)
+        for name, value in (("run.step", 84), ("run.seed", 5), ("run.images", 43 * 42 - 6 + 41 * 42),
+                            ("run.ranks", 1), ("sampler.epoch", 2), ("sampler.position", 41 * 42),
+                            ("schedule.event", 8), ("optimizer.step", 84)):
+            self.assertEqual(struct.unpack("<q", part[name])[0], value, name)
+        self.assertEqual(metadata["espalier.checkpoint"], "1")
+        with open(path, "rb") as file:
+            self.assertEqual(hashlib.sha256(file.read()[:-32]).digest(), part["sha256"])
+
     def test_another_reader(self):
         """The file by the format's description alone: survivors, their bits, a state."""
         run_dir = self.train(SMOOTH, "run", SETTINGS)
@@ -158,6 +215,28 @@ class Directory(ResumeTest):
         self.assertEqual(*(summary(self.path(r))["weights_sha256"] for r in ("whole", "longer")))
         self.assertEqual(len(checkpoints(self.path("longer"))),
                          len(checkpoints(self.path("whole"))) - 1)
+
+    def test_harmless_keys_and_a_directory_that_moved(self):
+        """Where the run and its data lie, how often it tells of itself and is saved: none of it is in
+        the weights, nor in the events of pruning and of epochs."""
+        self.train(SMOOTH, "whole", SETTINGS)
+        process = self.start_and_pause("run", SETTINGS, line=50)
+        process.kill()
+        process.communicate()
+        os.rename(self.path("run"), self.path("moved"))
+        os.symlink(MNIST, self.path("data"))
+        settings = SETTINGS + ["train.log_every=3", "train.hang_seconds=77", "train.backend=cpu",
+                               "checkpoint.every=0", "checkpoint.seconds=0", "checkpoint.keep=9"]
+        words = self.words("moved", settings)
+        words[words.index(f"data.dir={MNIST}")] = f"data.dir={self.path('data')}"
+        self.run_ok(*words, "--resume")
+        whole, moved = ([timeless(summary(self.path(name)))] + [
+            event for event in history(self.path(name)) if event["event"] != "step"]
+            for name in ("whole", "moved"))
+        for a, b in zip(whole, moved, strict=True):  # the loss is summed by step events
+            self.assertAlmostEqual(a.pop("train_loss", 0), b.pop("train_loss", 0), delta=1e-12)
+            self.assertEqual(a, b)
+        self.assertEqual([e["step"] for e in read_events(self.path("moved"), "step")][-3:], [81, 84, 86])
 
     def test_more_epochs_leave_the_schedule_as_it_was_planned(self):
         """Its end, which follows from the length of the run as it began, is in the checkpoint."""
@@ -268,10 +347,26 @@ class Locked(ResumeTest):
         self.assertEqual(timeless(summary(self.path("run")))["steps"], STEPS)
 
     def test_resume_does_not_wait_for_ever(self):
-        self.lock("run")
+        """For one that stands still, but may yet go on."""
+        first = self.start_and_pause("run", SETTINGS)
         begin = time.monotonic()
         self.assert_refused(run(*self.words("run", SETTINGS), "--resume"), "run is in use")
         self.assertGreater(time.monotonic() - begin, 9)
+        first.send_signal(signal.SIGCONT)
+        self.finish(first)
+        self.train(SMOOTH, "whole", SETTINGS)
+        self.assert_same_run("whole", "run")
+
+    def test_a_crash_releases_the_lock(self):
+        """The one that waits goes on with the run as soon as the other is killed."""
+        first = self.start_and_pause("run", SETTINGS)
+        second = self.start("run", SETTINGS, "--resume")
+        self.assertRaises(subprocess.TimeoutExpired, second.wait, timeout=2)
+        first.kill()
+        self.finish(second)
+        self.assertEqual(len(read_events(self.path("run"), "resume")), 1)
+        self.train(SMOOTH, "whole", SETTINGS)
+        self.assert_same_run("whole", "run")
 
 
 class Damaged(ResumeTest):

@@ -32,19 +32,19 @@ class Killed(ResumeTest):
 
 
 class Stopped(ResumeTest):
-    def stop(self, run_dir, choose, ranks, settings=SETTINGS):
+    def stop(self, run_dir, choose, ranks, settings=SETTINGS, number=signal.SIGUSR1):
         process = self.start_and_pause(run_dir, settings, ranks=ranks)
         first = (ranks_of(process) or [process.pid])[0]
-        os.kill(choose(process), signal.SIGUSR1)
+        os.kill(choose(process), number)
         os.kill(first, signal.SIGCONT)
         self.assertIn("stopped on request after update", self.finish(process, 75))
         step = read_events(self.path(run_dir), "checkpoint")[-1]["step"]
         self.assertLess(step, STEPS)
         return step
 
-    def stops(self, choose, ranks):
+    def stops(self, choose, ranks, number=signal.SIGUSR1):
         self.train(SMOOTH, "whole", SETTINGS, ranks=ranks)
-        self.stop("stopped", choose, ranks)
+        self.stop("stopped", choose, ranks, number=number)
         self.finish(self.start("stopped", SETTINGS, "--resume", ranks=ranks))
         self.assert_same_run("whole", "stopped")
 
@@ -53,6 +53,12 @@ class Stopped(ResumeTest):
 
     def test_signal_to_the_last_rank(self):
         self.stops(lambda process: ranks_of(process)[-1], 3)
+
+    def test_sigterm_to_one_in_the_middle(self):
+        self.stops(lambda process: ranks_of(process)[1], 3, signal.SIGTERM)
+
+    def test_sigint_to_the_last_rank(self):
+        self.stops(lambda process: ranks_of(process)[-1], 2, signal.SIGINT)
 
     def test_signal_to_the_launcher(self):
         """mpirun forwards SIGUSR1 to all ranks."""

@@ -20,6 +20,9 @@ SETTINGS = [
 ]
 STEPS = 86
 
+# The same in two epochs of 3 updates, where every single one can be tried.
+SHORT = SETTINGS + ["data.train_limit=320", "data.test_limit=50", "prune.every=2", "checkpoint.every=2"]
+
 TIMES = {"seconds", "seconds_event", "seconds_epoch", "seconds_train", "seconds_total",
          "images_per_second"}
 WAIT_SECONDS = 120  # that only a hang reaches

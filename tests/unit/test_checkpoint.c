@@ -146,6 +146,22 @@ static void altered_content_under_a_right_seal(void **state) {
     destroy(&f);
 }
 
+static void another_format_is_refused(void **state) {
+    static struct fixture f, into;
+    static const char key[] = "\"espalier.checkpoint\":\"1\"";
+    build(&f);
+    prune_and_write(&f, *state);
+    build(&into);
+    size_t at = 0;
+    while (memcmp(f.bytes + at, key, sizeof key - 1) != 0)
+        at++;
+    f.bytes[at + sizeof key - 3] = '2';
+    assert_fails(load(&into, f.bytes, f.count), ST_INPUT,
+                 "file: is a checkpoint of format 2, this program knows 1");
+    destroy(&into);
+    destroy(&f);
+}
+
 static void names_are_strict(void **state) {
     static struct fixture f;
     char path[TEST_PATH_SIZE];
@@ -177,6 +193,8 @@ int main(int argc, char **argv) {
         cmocka_unit_test_setup_teardown(every_damaged_byte_is_noticed, temp_dir_setup,
                                         temp_dir_teardown),
         cmocka_unit_test_setup_teardown(altered_content_under_a_right_seal, temp_dir_setup,
+                                        temp_dir_teardown),
+        cmocka_unit_test_setup_teardown(another_format_is_refused, temp_dir_setup,
                                         temp_dir_teardown),
         cmocka_unit_test_setup_teardown(names_are_strict, temp_dir_setup, temp_dir_teardown),
     };
