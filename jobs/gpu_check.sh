@@ -8,12 +8,14 @@ usage: jobs/gpu_check.sh [--quick] [--out DIR] [--build DIR] [--help]
 
 For a machine with an NVIDIA GPU. Builds espalier with CUDA into build/gpu, runs the
 tests of label gpu on the device (every backend case, training against the CPU),
-compute-sanitizer's memcheck and racecheck over a few updates and the cases of the
-backend's own kernels where it is installed,
 measures ann_d and ann_a, PyTorch beside them where it is installed (as it comes, with
 TF32 in convolutions, and without), and lenet_300_100 of which 2 % is left, ann_a of
-which 10 % is left, masked and deleted, trains ann_d and ann_a, and writes
-results/gpu/DEVICE.md. Ends with exit code 1 when a test failed.
+which 10 % is left, masked and deleted, trains ann_d and ann_a, runs
+compute-sanitizer's memcheck and racecheck over a few updates and the cases of the
+backend's own kernels where it is installed, and writes
+results/gpu/DEVICE.md as it goes: when it is stopped, the page has what was done until
+then, and says what was not. Ends with exit code 1 when a test failed. On an H100 and
+16 cores it takes some six minutes.
 
 Needs the CUDA toolkit with cuBLAS, cuDNN and, for several GPUs, NCCL; no network.
 Without MPI it builds the program of one rank. Without cmocka there are no tests to
@@ -31,7 +33,8 @@ fail() {
     exit "${2:-2}"
 }
 
-say() { echo "gpu_check.sh: $*" >&2; }
+exec 3>&2 # a signal may come while the script's own output goes to a file
+say() { echo "gpu_check.sh: $SECONDS s: $*" >&3; }
 has() { command -v "$1" >/dev/null 2>&1; }
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -72,14 +75,72 @@ say "$device (${#gpus[@]} GPU), driver $driver, CUDA $toolkit, MPI $mpi, tests $
 
 jobs=$(nproc 2>/dev/null || echo 2)
 work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
+set -m # each job is a group of processes, which ends with this script
+
+leave() {
+    local job
+    for job in $(jobs -p); do
+        kill -- -"$job" 2>/dev/null || true
+    done
+    rm -rf "$work"
+    [ ! -f "$partial" ] || say "stopped; $partial has what was done until then"
+}
+trap leave EXIT
+trap 'exit 129' HUP
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+job() { # COMMAND...: waits for it so that a signal does not have to
+    "$@" &
+    wait $!
+}
+
+# ---- the page: written anew with each result, under its name when it is whole ----
+
+slug=$(tr '[:upper:]' '[:lower:]' <<<"$device" | tr -cs 'a-z0-9' '_' | sed 's/^_//; s/_$//')
+page=$out/$slug.md
+partial=$out/$slug.partial.md
+todo=(tests measurements training compute-sanitizer)
+tested="" rows=() trained=() sanitized=()
+
+section() { # LINE...: a blank line and these, when there is something below the table's head of two
+    [ "$#" -le 2 ] || printf '%s\n' "" "$@"
+}
+
+write_page() {
+    mkdir -p "$out"
+    {
+        echo "# $device"
+        echo
+        echo "Written by \`jobs/gpu_check.sh\` on $(date -u +%Y-%m-%d): ${#gpus[@]} GPU, driver $driver, CUDA"
+        echo "$toolkit, MPI $mpi, commit $(git rev-parse --short HEAD 2>/dev/null || echo unknown). $steps updates a measurement, on $images."
+        [ -z "$tested" ] || printf '\n%s\n' "Tests of label gpu: ${tested%.}."
+        section "| | batch | images/s | us a step | s an epoch |" "|---|---|---|---|---|" "${rows[@]}"
+        section "| trained, seed 1 | epochs | s in all | test accuracy | connections left |" \
+            "|---|---|---|---|---|" "${trained[@]}"
+        section "| compute-sanitizer | of | |" "|---|---|---|" "${sanitized[@]}"
+        [ "${#todo[@]}" -eq 0 ] || printf '\n%s\n' "**Stopped before its end.** Not, or not all, done: $(join "${todo[@]}")."
+    } >"$partial.tmp"
+    mv "$partial.tmp" "$partial"
+}
+
+join() { # WORD...: with commas
+    local all
+    all=$(printf '%s, ' "$@")
+    echo "${all%, }"
+}
+
+done_with() { # the first of what is to do
+    todo=("${todo[@]:1}")
+    write_page
+}
 
 # ---- build ----
 
 quietly() { # NAME COMMAND...
     local log=$work/$1.log
     shift
-    "$@" >"$log" 2>&1 || { tail -n 40 "$log" >&2 && fail "failed: $*" 1; }
+    job "$@" >"$log" 2>&1 || { tail -n 40 "$log" >&2 && fail "failed: $*" 1; }
 }
 
 quietly configure cmake -S . -B "$build" -DCMAKE_BUILD_TYPE=Release -DESPALIER_CUDA=ON \
@@ -119,10 +180,11 @@ unset ESPALIER_MNIST
 # ---- tests ----
 
 failed=0
+write_page
 tested="not run: cmocka or python3 is missing"
 if [ "$tests" = ON ]; then
     say "testing"
-    ctest --test-dir "$build" -L gpu -j "$jobs" --output-on-failure --no-tests=error \
+    job ctest --test-dir "$build" -L gpu -j "$jobs" --output-on-failure --no-tests=error \
         >"$work/tests.log" 2>&1 || failed=1
     tested=$(grep -E 'tests passed|tests failed' "$work/tests.log" | tail -1 || true)
     if grep -q '(Skipped)' "$work/tests.log"; then # there is a GPU: each must run
@@ -131,57 +193,7 @@ if [ "$tests" = ON ]; then
     fi
     [ "$failed" -eq 0 ] || tail -n 40 "$work/tests.log" >&2
 fi
-
-# Of the backend's cases, those that run kernels of its own, and short ones of them: a sanitizer makes a
-# kernel some hundred times slower.
-kernels=("backend_blocks conv_tiles_exact" "backend_blocks conv_pool_exact" "backend_blocks dense_exact"
-    "backend_slots compact*" "backend_slots gather*" "backend_slots hash*" "backend_slots softmax*"
-    "backend_update update_*" "batchnorm in_*" "dropconnect it_samples*" "dropout units_fall*"
-    "select select_breaks*" "sparse_form conv_exact" "steps a_step_does*")
-sanitizer_seconds=100
-
-sanitize() { # TOOL WHAT COMMAND...: its row goes to a file, as several run at a time
-    local tool=$1 what=$2 log options=() code=0 found
-    log=$work/$tool-$(tr -c 'a-z0-9_\n' - <<<"$what").log
-    shift 2
-    # Calls that fail, and are meant to: an allocation that is too large, the update of a graph.
-    [ "$tool" != memcheck ] || options=(--report-api-errors no)
-    say "compute-sanitizer $tool: $what"
-    timeout "$sanitizer_seconds" compute-sanitizer --tool "$tool" "${options[@]}" --error-exitcode 9 \
-        "$@" >"$log" 2>&1 || code=$?
-    case $code in
-    0) found=clean ;;
-    124) found="not finished in $sanitizer_seconds s" ;;
-    *)
-        tail -n 20 "$log" >&2
-        found="**failed**: $(grep -m1 -E 'ERROR SUMMARY|RACECHECK SUMMARY|espalier:' "$log" || echo see the log)"
-        ;;
-    esac
-    echo "| $tool | $what | $found |" >"$log.row"
-}
-
-few=(-s "data.dir=$data" -s train.backend=cuda -s data.train_limit=512 -s data.test_limit=128
-    -s train.steps=4 -s train.epochs=1 -s prune.every=2 --quiet)
-sanitized=()
-for tool in memcheck racecheck; do
-    if ! has compute-sanitizer; then
-        sanitized+=("| $tool | | not run: compute-sanitizer is missing |")
-        continue
-    fi
-    sanitize "$tool" "4 updates of ann_a" "$espalier" train jobs/recipes/ann_a.cfg \
-        -o "$work/$tool" "${few[@]}" &
-    for kernel in "${kernels[@]}"; do
-        [ "$(jobs -rp | wc -l)" -lt "$jobs" ] || wait -n
-        [ "$tests" = OFF ] ||
-            sanitize "$tool" "$kernel" "$build/tests/gpu/gpu_${kernel% *}" "${kernel#* }" &
-    done
-done
-wait
-for row in "$work"/*.row; do
-    [ -f "$row" ] || continue
-    sanitized+=("$(cat "$row")")
-    ! grep -qF '**failed**' "$row" || failed=1
-done
+done_with
 
 # ---- measurements ----
 
@@ -196,17 +208,18 @@ row() { # LABEL JSON BATCH
         printf "| %s | %d | %.0f | %.1f | %.3f |\n", label, b, b / s, 1e6 * s, 60000 / b * s }'
 }
 
-rows=()
 measure() { # LABEL BATCH COMMAND...
     local label=$1 batch=$2 json
     shift 2
     say "measuring $label, batch $batch"
-    if json=$("$@" 2>"$work/measure.log") && [ -n "$(number step_seconds <<<"$json")" ]; then
+    if job "$@" >"$work/measure.json" 2>"$work/measure.log" &&
+        json=$(cat "$work/measure.json") && [ -n "$(number step_seconds <<<"$json")" ]; then
         rows+=("$(row "$label" "$json" "$batch")")
     else
         tail -n 3 "$work/measure.log" >&2
         rows+=("| $label | $batch | failed: $(tail -n 1 "$work/measure.log" | tr '|' '/') | | |")
     fi
+    write_page
 }
 
 ours() { # RECIPE BATCH [SETTING...]
@@ -258,20 +271,11 @@ for batch in 128 1024; do
     if has python3 && python3 -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' 2>/dev/null; then
         measure "PyTorch ann_d, eager" "$batch" peer "$batch"
         measure "PyTorch ann_d, compiled" "$batch" peer "$batch" --compile
+        [ "$batch" -eq 128 ] || continue # a compiler takes its time
         measure "PyTorch ann_d, eager, no TF32" "$batch" peer "$batch" --no-tf32
         measure "PyTorch ann_d, compiled, no TF32" "$batch" peer "$batch" --compile --no-tf32
     fi
 done
-trained=()
-if [ "$images" = MNIST ] && [ "$steps" -ge 300 ]; then
-    for recipe in ann_d ann_a; do
-        say "training $recipe"
-        "$espalier" train "jobs/recipes/$recipe.cfg" -o "$work/$recipe" -s "data.dir=$data" \
-            -s train.backend=cuda --quiet >"$work/train.log" 2>&1 || { tail -n 3 "$work/train.log" >&2 && failed=1; }
-        summary=$(cat "$work/$recipe/summary.json" 2>/dev/null || true)
-        trained+=("| $recipe | $(number epochs <<<"$summary") | $(number seconds_train <<<"$summary") | $(number test_accuracy <<<"$summary") | $(number survivors <<<"$summary") |")
-    done
-fi
 if [ "$mpi" = ON ]; then
     export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
     for ((n = 2; n <= ${#gpus[@]}; n *= 2)); do
@@ -280,33 +284,77 @@ if [ "$mpi" = ON ]; then
         measure "espalier ann_d, $n GPUs" $((1024 * n)) ours ann_d $((1024 * n))
     done
 fi
+done_with
 
-# ---- the page ----
+# ---- training ----
 
-slug=$(tr '[:upper:]' '[:lower:]' <<<"$device" | tr -cs 'a-z0-9' '_' | sed 's/^_//; s/_$//')
-mkdir -p "$out"
-page=$out/$slug.md
-{
-    echo "# $device"
-    echo
-    echo "Written by \`jobs/gpu_check.sh\` on $(date -u +%Y-%m-%d): ${#gpus[@]} GPU, driver $driver, CUDA"
-    echo "$toolkit, MPI $mpi, commit $(git rev-parse --short HEAD 2>/dev/null || echo unknown). $steps updates a measurement, on $images."
-    echo
-    echo "Tests of label gpu: ${tested%.}."
-    echo
-    echo "| compute-sanitizer | of | |"
-    echo "|---|---|---|"
-    printf '%s\n' "${sanitized[@]}"
-    echo
-    echo "| | batch | images/s | us a step | s an epoch |"
-    echo "|---|---|---|---|---|"
-    printf '%s\n' "${rows[@]}"
-    if [ "${#trained[@]}" -gt 0 ]; then
-        echo
-        echo "| trained, seed 1 | epochs | s in all | test accuracy | connections left |"
-        echo "|---|---|---|---|---|"
-        printf '%s\n' "${trained[@]}"
-    fi
-} >"$page"
+if [ "$images" = MNIST ] && [ "$steps" -ge 300 ]; then
+    for recipe in ann_d ann_a; do
+        say "training $recipe"
+        job "$espalier" train "jobs/recipes/$recipe.cfg" -o "$work/$recipe" -s "data.dir=$data" \
+            -s train.backend=cuda --quiet >"$work/train.log" 2>&1 || { tail -n 3 "$work/train.log" >&2 && failed=1; }
+        summary=$(cat "$work/$recipe/summary.json" 2>/dev/null || true)
+        trained+=("| $recipe | $(number epochs <<<"$summary") | $(number seconds_train <<<"$summary") | $(number test_accuracy <<<"$summary") | $(number survivors <<<"$summary") |")
+        write_page
+    done
+fi
+done_with
+
+# ---- sanitizers ----
+
+# Of the backend's cases, those that run kernels of its own, and short ones of them: a sanitizer makes a
+# kernel some hundred times slower.
+kernels=("backend_blocks conv_tiles_exact" "backend_blocks conv_pool_exact" "backend_blocks dense_exact"
+    "backend_slots compact*" "backend_slots gather*" "backend_slots hash*" "backend_slots softmax*"
+    "backend_update update_*" "batchnorm in_*" "dropconnect it_samples*" "dropout units_fall*"
+    "select select_breaks*" "sparse_form conv_exact" "steps a_step_does*")
+sanitizer_seconds=60
+
+sanitize() { # TOOL WHAT COMMAND...: its row goes to a file, as several run at a time
+    local tool=$1 what=$2 log options=() code=0 found
+    log=$work/$tool-$(tr -c 'a-z0-9_\n' - <<<"$what").log
+    shift 2
+    # Calls that fail, and are meant to: an allocation that is too large, the update of a graph.
+    [ "$tool" != memcheck ] || options=(--report-api-errors no)
+    say "compute-sanitizer $tool: $what"
+    timeout "$sanitizer_seconds" compute-sanitizer --tool "$tool" "${options[@]}" --error-exitcode 9 \
+        "$@" >"$log" 2>&1 || code=$?
+    case $code in
+    0) found=clean ;;
+    124) found="not finished in $sanitizer_seconds s" ;;
+    *)
+        tail -n 20 "$log" >&2
+        found="**failed**: $(grep -m1 -E 'ERROR SUMMARY|RACECHECK SUMMARY|espalier:' "$log" || echo see the log)"
+        ;;
+    esac
+    echo "| $tool | $what | $found |" >"$log.row"
+}
+
+few=(-s "data.dir=$data" -s train.backend=cuda -s data.train_limit=512 -s data.test_limit=128
+    -s train.steps=4 -s train.epochs=1 -s prune.every=2 --quiet)
+sanitize_all() { # at most a job for each core at a time
+    local tool kernel
+    for tool in memcheck racecheck; do
+        sanitize "$tool" "4 updates of ann_a" "$espalier" train jobs/recipes/ann_a.cfg \
+            -o "$work/$tool" "${few[@]}" &
+        [ "$tests" = ON ] || continue
+        for kernel in "${kernels[@]}"; do
+            [ "$(jobs -rp | wc -l)" -lt "$jobs" ] || wait -n
+            sanitize "$tool" "$kernel" "$build/tests/gpu/gpu_${kernel% *}" "${kernel#* }" &
+        done
+    done
+    wait
+}
+
+if has compute-sanitizer; then
+    sanitize_all
+    mapfile -t sanitized < <(cat "$work"/*.row)
+    ! grep -qF '**failed**' "$work"/*.row || failed=1
+else
+    sanitized=("| memcheck, racecheck | | not run: compute-sanitizer is missing |")
+fi
+done_with
+
+mv "$partial" "$page"
 say "wrote $page"
 [ "$failed" -eq 0 ] || fail "a test failed; $page says which" 1

@@ -3,8 +3,10 @@ asks for, what it does without, and the page that it writes."""
 
 import os
 import shutil
+import signal
 import stat
 import subprocess
+import time
 
 from program import SOURCE, ProgramTest, environment
 
@@ -12,7 +14,7 @@ SCRIPT = os.path.join(SOURCE, "jobs", "gpu_check.sh")
 
 # What a machine has anyway.
 COMMANDS = ("awk bash basename cat cp cut date dirname env git grep head id ls mkdir mktemp mv nproc "
-            "realpath rm sed sha256sum tail timeout tr uname wc").split()
+            "realpath rm sed sha256sum sleep tail timeout tr uname wc").split()
 
 STANDINS = {
     "nvidia-smi": 'case "$*" in *driver*) echo 999.1 ;; *) printf "%b" "${FAKE_GPUS-Test GPU 9\\n}" ;; esac',
@@ -52,10 +54,24 @@ esac""",
 PROGRAM = """#!/bin/bash
 echo "espalier $* ranks=${RANKS:-1} graph=${ESPALIER_CUDA_GRAPH:-}" >>"$CALLS"
 [ "$1" = bench ] || exit 0
+case "$*" in *"${FAKE_SLOW_BENCH:-none}"*) sleep 60 & echo $! >"$CALLS.pid"; wait ;; esac
 [ "${FAKE_BENCH:-0}" = 0 ] || { echo 'espalier: no GPU that can be used' >&2; exit 1; }
 [ "${ESPALIER_CUDA_GRAPH:-1}" = 0 ] && s=0.0005 || s=0.00025
 printf '{\\n  "images_per_second": 1,\\n  "step_seconds":\\t%s,\\n  "ranks": 1\\n}\\n' $s
 """
+
+
+def ends(pid):
+    """Whether the process is no more, or waits for its parent to notice, within 10 seconds."""
+    for _ in range(200):
+        try:
+            with open(f"/proc/{pid}/stat") as file:
+                if file.read().rpartition(")")[2].split()[0] == "Z":
+                    return True
+        except FileNotFoundError:
+            return True
+        time.sleep(0.05)
+    return False
 
 
 class GpuModel(ProgramTest):
@@ -83,16 +99,21 @@ class GpuCheck(ProgramTest):
     def standin(self, name, text):
         os.chmod(self.write(name, text), stat.S_IRWXU)
 
-    def check(self, *words, without=(), **changes):
+    def started(self, *words, without=(), **changes):
         for name in without:
             os.remove(os.path.join(self.bin, name))
         env = environment(PATH=self.bin, CUDA_HOME=self.path("nothing"), CALLS=self.path("calls"),
                           FAKE_PROGRAM=self.path("program"),
                           ESPALIER_MNIST=os.path.join(SOURCE, "data", "mnist"), **changes)
         self.write("calls", "")
-        return subprocess.run(
+        return subprocess.Popen(
             [SCRIPT, "--out", self.path("out"), "--build", self.path("build"), *words],
-            capture_output=True, text=True, env=env, timeout=120)
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
+
+    def check(self, *words, **options):
+        with self.started(*words, **options) as process:
+            output, errors = process.communicate(timeout=120)
+        return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
 
     def page(self):
         with open(self.path("out", "test_gpu_9.md")) as file:
@@ -150,16 +171,41 @@ class GpuCheck(ProgramTest):
             self.assertIn(word, configure)
         self.assertIn("--target espalier --target gpu_tests", build)
         self.assertIn("-L gpu", self.calls("ctest")[0])
-        self.assertEqual(len(self.calls("python3")), 8)
-        self.assertIn("| PyTorch ann_d, eager, no TF32 | 1024 | 1024000 | 1000.0 | 0.059 |", page)
+        self.assertEqual(len(self.calls("python3")), 6)
+        self.assertIn("| PyTorch ann_d, eager, no TF32 | 128 | 128000 | 1000.0 | 0.469 |", page)
+        self.assertNotIn("Stopped", page)
+        self.assertEqual(os.listdir(self.path("out")), ["test_gpu_9.md"])
         self.assertEqual(self.calls("espalier train jobs/recipes/ann_d"), [])
         self.assertTrue(all("--steps 20" in call for call in self.calls("espalier bench")))
+
+    def test_gpu_check_stopped_keeps_what_was_done(self):
+        self.checked("--quick")
+        whole = self.page()
+        with self.started("--quick", FAKE_SLOW_BENCH="train.tf32=true") as process:
+            deadline = time.monotonic() + 60
+            while not os.path.exists(self.path("calls.pid")) and time.monotonic() < deadline:
+                time.sleep(0.05)
+            time.sleep(0.1)
+            process.send_signal(signal.SIGTERM)
+            errors = process.communicate(timeout=10)[1]
+        self.assertEqual(process.returncode, 143, errors)
+        self.assertIn("test_gpu_9.partial.md has what was done", errors)
+        self.assertEqual(self.page(), whole)
+        with open(self.path("out", "test_gpu_9.partial.md")) as file:
+            page = file.read()
+        self.assertIn("90% tests passed", page)
+        self.assertIn("| espalier ann_a | 128 | 512000 | 250.0 | 0.117 |", page)
+        self.assertNotIn("tf32", page)
+        self.assertIn("**Stopped before its end.** Not, or not all, done: measurements, training, "
+                      "compute-sanitizer.", page)
+        with open(self.path("calls.pid")) as file:
+            self.assertTrue(ends(int(file.read())))
 
     def test_gpu_check_without_mpi_and_sanitizer(self):
         page = self.checked(without=["mpicc", "compute-sanitizer"], FAKE_NO_TORCH="1",
                             FAKE_GPUS="Test GPU 9\\nTest GPU 9\\n")
         self.assertIn("MPI OFF", page)
-        self.assertIn("| memcheck | | not run: compute-sanitizer is missing |", page)
+        self.assertIn("| memcheck, racecheck | | not run: compute-sanitizer is missing |", page)
         self.assertNotIn("PyTorch", page)
         self.assertIn("-DESPALIER_MPI=OFF", self.calls("cmake")[0])
         self.assertFalse([c for c in self.calls("espalier") if "ranks=1" not in c])
@@ -198,7 +244,7 @@ class GpuCheck(ProgramTest):
     def test_gpu_check_tells_what_a_sanitizer_does_not_finish(self):
         page = self.checked(FAKE_SLOW="racecheck")
         self.assertIn("| memcheck | steps a_step_does* | clean |", page)
-        self.assertIn("| racecheck | steps a_step_does* | not finished in 100 s |", page)
+        self.assertIn("| racecheck | steps a_step_does* | not finished in 60 s |", page)
 
     def test_gpu_check_tells_a_build_that_fails(self):
         done = self.check(FAKE_CMAKE="1")
