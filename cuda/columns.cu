@@ -45,11 +45,13 @@ static __global__ void sum_chunks(Term term, size_t rows, int columns, double *p
     SHARED(double, lines, [Term::TERMS][LINES][TILE]);
     const int column = (int)(blockIdx.y * TILE + threadIdx.x);
     const size_t begin = (size_t)blockIdx.x * CHUNK_ROWS;
-    const size_t end = rows - begin < CHUNK_ROWS ? rows : begin + CHUNK_ROWS;
+    const int count = column >= columns           ? 0
+                      : rows - begin < CHUNK_ROWS ? (int)(rows - begin)
+                                                  : CHUNK_ROWS;
     struct terms sums = {{0, 0}};
-#pragma unroll 4
-    for (size_t row = begin + threadIdx.y; column < columns && row < end; row += LINES) {
-        const struct terms terms = term.at(row * columns + column, column);
+#pragma unroll 8
+    for (int row = (int)threadIdx.y; row < count; row += LINES) {
+        const struct terms terms = term.at((begin + row) * columns + column, column);
         for (int t = 0; t < Term::TERMS; t++)
             sums.value[t] += terms.value[t];
     }
@@ -81,10 +83,10 @@ static void launch_chunks(Term term, size_t rows, int columns, double *parts, cu
 
 /* A warp adds up a column's parts; the sum is its first lane's. */
 static __device__ double sum_parts(const double *parts, unsigned chunks, size_t column) {
-    const unsigned lane = threadIdx.x % WARP;
+    const int lane = (int)(threadIdx.x % WARP), count = (int)chunks;
     double sum = 0;
 #pragma unroll 8
-    for (unsigned chunk = lane; chunk < chunks; chunk += WARP)
+    for (int chunk = lane; chunk < count; chunk += WARP)
         sum += parts[column * chunks + chunk];
     for (int distance = WARP / 2; distance > 0; distance /= 2)
         sum += __shfl_down_sync(0xffffffffU, sum, distance);

@@ -312,14 +312,14 @@ static __global__ void correlate_planes(struct convolution c, struct division di
 /* ---- the sum of the parts ---- */
 
 /* A block adds up WARP elements, a warp every so many of the parts. */
-static __global__ void sum_parts(struct convolution c, int channels, unsigned parts_count,
+static __global__ void sum_parts(struct convolution c, int channels, int parts_count,
                                  const float *parts, float *dweights) {
     SHARED(float, found, [SUM_LINES][WARP]);
-    const unsigned lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
+    const int lane = (int)(threadIdx.x % WARP), warp = (int)(threadIdx.x / WARP);
     const size_t floats = part_floats(&c, channels), i = (size_t)blockIdx.x * WARP + lane;
     float sum = 0;
 #pragma unroll 8
-    for (unsigned part = warp; part < parts_count; part += SUM_LINES)
+    for (int part = warp; part < parts_count; part += SUM_LINES)
         sum += parts[part * floats + i];
     found[warp][lane] = sum;
     __syncthreads();
@@ -366,6 +366,6 @@ cudaError_t kernel_convolution_gradient(const struct convolution *c, int samples
     (convolution_has_planes(c) ? launch_planes : launch_tiles)(c, &division, x, dz, scratch,
                                                                stream);
     LAUNCH(sum_parts, (unsigned)(part_floats(c, channels) / WARP), SUM_LINES * WARP, 0, stream, *c,
-           channels, division.parts, scratch, dweights);
+           channels, (int)division.parts, scratch, dweights);
     return cudaGetLastError();
 }

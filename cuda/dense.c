@@ -87,8 +87,6 @@ static enum status backward_large(struct block_plan *plan, int samples, const fl
 
 static enum status backward(struct block_plan *plan, const struct block_pass *pass, float *dz,
                             const struct gradients *to) {
-    TRY_CUDA(kernel_column_sums(dz, plan_rows(plan, pass->samples), plan->desc.linear.channels,
-                                plan->columns, to->dbias, plan->cuda->stream));
     return (is_small(plan) ? backward_small : backward_large)(plan, pass->samples, dz, to);
 }
 

@@ -36,10 +36,10 @@ static __global__ void small_weights(struct small_product p, int samples, const 
     const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP, unit = (int)blockIdx.y;
     const int input = (int)blockIdx.x * WARP + lane;
     float sum = 0;
+    const int count = input < p.inputs ? samples : 0;
 #pragma unroll 8
-    for (int i = warp; i < samples; i += WARPS)
-        if (input < p.inputs)
-            sum += dz[(size_t)i * p.units + unit] * x[(size_t)i * p.inputs + input];
+    for (int i = warp; i < count; i += WARPS)
+        sum += dz[(size_t)i * p.units + unit] * x[(size_t)i * p.inputs + input];
     found[warp][lane] = sum;
     __syncthreads();
     if (warp > 0 || input >= p.inputs)
