@@ -79,6 +79,8 @@ def parameters(layers):
 # ---- one update ----
 
 UPDATE = "Adadelta"  # what waits for the last all-reduce begins here
+FEW_UNITS, FEW_INPUTS = 32, 1024  # up to which a dense layer's products are own kernels
+PARTS = 256  # in which a convolution's weight gradient is summed, to fill an H100
 
 
 @dataclass
@@ -92,17 +94,24 @@ class Launch:
 def launches(layers, batch, own=True):
     """An update's kernels in their order. Each reads its operands and writes its result once; what
     the caches save is not taken off. own: convolutions are by own kernels, that go on with what
-    follows, not by cuDNN."""
+    follows, not by cuDNN, which is left those of several channels."""
     steps = [Launch("ids of the batch", 0, 8 * batch), Launch("update's number, rate", 0, 32),
              Launch("images to floats", 0, batch * layers[0].inputs * (1 + FLOAT))]
 
     def add(name, flops, floats, matrix=False):
         steps.append(Launch(name, flops, FLOAT * floats, matrix))
 
+    def by_cudnn(layer):
+        return layer.kind == "conv" and not own and layer is not layers[0]
+
     for layer in layers:
         name = layer.name
-        if own and layer.kind == "conv":
+        if layer.kind == "conv" and not by_cudnn(layer):
             add(f"{name} forward, bias, activation, pool, dropout", batch * layer.flops,
+                batch * (layer.inputs + layer.outputs) + layer.weights, True)
+            continue
+        if layer is layers[-1] and layer.biases <= FEW_UNITS and layer.inputs <= FEW_INPUTS:
+            add(f"{name} forward, bias", batch * layer.flops,
                 batch * (layer.inputs + layer.outputs) + layer.weights, True)
             continue
         add(f"{name} forward", batch * layer.flops,
@@ -112,14 +121,20 @@ def launches(layers, batch, own=True):
     add("softmax, loss, gradient", 0, 2 * batch * layers[-1].outputs)
     for layer in reversed(layers):
         name = layer.name
-        if layer is not layers[-1]:
-            add(f"{name} dropout, pool, activation backward", batch * layer.linear,
+        if layer is layers[-1]:
+            add(f"{name} bias gradient", batch * layer.linear, batch * layer.linear)
+        else:
+            add(f"{name} dropout, pool, activation backward, bias gradient", 2 * batch * layer.linear,
                 batch * (2 * layer.linear + layer.outputs))
-        add(f"{name} bias gradient, parts", batch * layer.linear, batch * layer.linear)
-        add(f"{name} bias gradient, sum", 0, 2 * layer.biases)
-        add(f"{name} weight gradient", batch * layer.flops,
-            batch * (layer.inputs + layer.linear) + layer.weights, True)
         if layer.kind == "conv":
+            add(f"{name} bias gradient, sum of parts", 0, 2 * layer.biases * PARTS)
+        parts = PARTS if layer.kind == "conv" and not by_cudnn(layer) else 1
+        add(f"{name} weight gradient", batch * layer.flops,
+            batch * (layer.inputs + layer.linear) + parts * layer.weights, True)
+        if parts > 1:
+            add(f"{name} weight gradient, sum of parts", parts * layer.weights,
+                parts * layer.weights)
+        if by_cudnn(layer):
             add(f"{name} weight gradient's layout", 0, 2 * layer.weights)
         if layer is not layers[0]:
             add(f"{name} input gradient", batch * layer.flops,

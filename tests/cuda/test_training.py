@@ -2,15 +2,17 @@
 
 The program is espalier with CUDA and NCCL compiled in, over the emulated device."""
 
+import importlib
 import json
 import os
 import signal
 import struct
 import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-from program import (MNIST, RECIPES, ProgramTest, environment, largest_difference,
+from program import (MNIST, RECIPES, SOURCE, ProgramTest, environment, largest_difference,
                      launcher, model, read_events, run, summary)
 
 EMULATED = os.path.join(os.environ["EMULATED_PROGRAMS"], "espalier_emulated")
@@ -338,6 +340,24 @@ class Together(ProgramTest):
         more = {name: many[name] - few.get(name, 0) for name in many
                 if many[name] != few.get(name, 0) and name not in ("*", "ncclAsync")}
         self.assertEqual(more, {"cudaGraphLaunch": 70, "launch": 70, "cudaMemcpyAsync": 70})
+
+    def test_an_update_is_the_launches_of_the_model(self):
+        """results/gpu/model.py's list, for the poster's network with fewer filters and images, not captured:
+        each of its launches is a kernel, a copy or a product by cuBLAS."""
+        sys.path.insert(0, os.path.join(SOURCE, "results", "gpu"))
+        listed = importlib.import_module("model")
+        counts = []
+        for steps in (2, 5):
+            path = self.path(f"launched{steps}")
+            self.train(os.path.join(RECIPES, "ann_d.cfg"), f"launches{steps}", [
+                "train.backend=cuda", "data.train_limit=100", "data.test_limit=1", "train.batch=8",
+                f"train.steps={steps}", "network.conv1.filters=8", "network.conv2.filters=8",
+                "train.log_every=1000"], program=EMULATED,
+                env=environment(EMULATED_CALLS=path, ESPALIER_CUDA_GRAPH="0"))
+            with open(path) as file:
+                calls = {name: int(count) for name, count in (line.split() for line in file)}
+            counts.append(calls["launch"] + calls["cudaMemcpyAsync"] + calls["cublasSgemm_v2"])
+        self.assertEqual(counts[1] - counts[0], 3 * len(listed.launches(listed.network("ann_d"), 128)))
 
     def test_a_nan_ends_the_run_with_update_and_layer(self):
         """A relu of the first convolution's that loses NaNs would train on for ever."""
