@@ -294,7 +294,7 @@ if [ "$images" = MNIST ] && [ "$steps" -ge 300 ]; then
         job "$espalier" train "jobs/recipes/$recipe.cfg" -o "$work/$recipe" -s "data.dir=$data" \
             -s train.backend=cuda --quiet >"$work/train.log" 2>&1 || { tail -n 3 "$work/train.log" >&2 && failed=1; }
         summary=$(cat "$work/$recipe/summary.json" 2>/dev/null || true)
-        trained+=("| $recipe | $(number epochs <<<"$summary") | $(number seconds_train <<<"$summary") | $(number test_accuracy <<<"$summary") | $(number survivors <<<"$summary") |")
+        trained+=("| $recipe | $(number epochs <<<"$summary") | $(printf %.2f "$(number seconds_train <<<"$summary")") | $(number test_accuracy <<<"$summary") | $(number survivors <<<"$summary") |")
         write_page
     done
 fi
