@@ -31,12 +31,10 @@ size_t optimizer_settings_bytes(const struct optimizer_settings *settings, size_
 /** Begin an update: those parts of beta that optimizer_update takes belong to one step. */
 void optimizer_begin(struct optimizer *optimizer);
 
-/** Update beta[begin .. begin + count - 1] by the gradient there. Decay (train.l1, train.l2) is
- * that of connections: biases and batch normalisation have none. Not collective. */
+/** Update beta[begin .. begin + count - 1] by the gradient there, which is the mean over the global
+ *  batch, the same on all ranks. When all of beta is updated network_materialize is due. Decay
+ *  (train.l1, train.l2) is that of connections: biases and batch normalisation have none. Not
+ *  collective. */
 enum status optimizer_update(struct optimizer *optimizer, size_t begin, size_t count);
-
-/** Update all of beta, in the update that was begun, and materialise the weights. Not collective:
- *  the gradient is already the mean over the global batch, the same on all ranks. */
-enum status optimizer_update_all(struct optimizer *optimizer);
 
 #endif

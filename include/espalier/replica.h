@@ -15,10 +15,11 @@
 #include <espalier/sharing.h>
 #include <espalier/staging.h>
 
-/** Seconds spent in the phases of updates, added up. On a device that queues its work they are the
- *  host's, and an update that is replayed counts as one phase, `update`. */
+/** Seconds spent in the phases of updates, added up; `load` brings survivors to where blocks
+ * compute with them. On a device that queues its work they are the host's, and an update that is
+ * replayed counts as one phase, `update`. */
 struct replica_seconds {
-    double gather, forward, loss, backward, wait, update;
+    double gather, forward, loss, backward, wait, update, load;
 };
 
 /** What a rank may ask of all: summed along with the gradient, so that after an update all ranks

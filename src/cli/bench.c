@@ -189,6 +189,7 @@ static const struct {
     {"backward", offsetof(struct replica_seconds, backward)},
     {"wait", offsetof(struct replica_seconds, wait)},
     {"update", offsetof(struct replica_seconds, update)},
+    {"load", offsetof(struct replica_seconds, load)},
 };
 
 enum { PHASES = sizeof phases / sizeof phases[0] };

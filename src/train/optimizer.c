@@ -92,8 +92,3 @@ enum status optimizer_update(struct optimizer *optimizer, size_t begin, size_t c
         return update_with_decay(optimizer, &args, begin, begin + count);
     return update_range(optimizer, &args, begin, count);
 }
-
-enum status optimizer_update_all(struct optimizer *optimizer) {
-    TRY(optimizer_update(optimizer, 0, optimizer->network->count));
-    return network_materialize(optimizer->network);
-}

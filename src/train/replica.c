@@ -197,13 +197,20 @@ static enum status sum_requests(struct replica *r) {
     return ST_OK;
 }
 
+/* What blocks compute with follows the survivors. */
+static enum status load_weights(struct replica *r, double *mark) {
+    TRY(network_materialize(r->network));
+    replica_end_phase(&r->seconds.load, mark);
+    return ST_OK;
+}
+
 /* The gradient is summed over the ranks; each updates all parameters. */
 static enum status update_all(struct replica *r, double *mark) {
     TRY(finish_sums(r));
     replica_end_phase(&r->seconds.wait, mark);
-    TRY(optimizer_update_all(&r->optimizer));
+    TRY(optimizer_update(&r->optimizer, 0, r->network->count));
     replica_end_phase(&r->seconds.update, mark);
-    return ST_OK;
+    return load_weights(r, mark);
 }
 
 /* In parts that stay in the second cache between the sum and the update. */
@@ -234,9 +241,8 @@ static enum status update_share(struct replica *r, double *mark) {
     sharing_meet(&r->sharing);
     replica_end_phase(&r->seconds.wait, mark);
     sharing_fetch(&r->sharing, r->network->count);
-    TRY(network_materialize(r->network));
     replica_end_phase(&r->seconds.update, mark);
-    return ST_OK;
+    return load_weights(r, mark);
 }
 
 enum status replica_measure_break_even(struct replica *r, struct pruner *pruner, double density) {

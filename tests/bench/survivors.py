@@ -24,7 +24,7 @@ RECIPES = {  # name: overrides; every layer that has weights is pruned
     "ann_a": ("prune.layers=[conv1,conv2,dense1,dense2]",),
 }
 SIDES = {"deleted": (), "masked": ("prune.deletion=mask",)}
-PHASES = ("forward", "backward", "update")
+PHASES = ("forward", "backward", "update", "load")
 CONNECTIONS, EVENT_RANKS = 1200000, 2
 NEEDS = {"dense_layer": "OpenBLAS (Debian: libopenblas-dev)", "event": "mpirun"}
 WHOLE_RUN, CONTROL = "ann_a", "ann_d"

@@ -9,7 +9,7 @@ from program import MNIST, RECIPES, ProgramTest, run
 KEYS = {"images_per_second", "step_seconds", "phases", "allreduce_bytes_per_step",
         "communication_wait_seconds", "peak_rss_bytes", "ranks", "threads", "backend", "density"}
 UPDATE_KEYS = {"phases", "allreduce_bytes_per_step", "communication_wait_seconds"}
-PHASES = {"gather", "forward", "loss", "backward", "wait", "update"}
+PHASES = {"gather", "forward", "loss", "backward", "wait", "update", "load"}
 
 # Parameters of lenet_300_100, and of ann_a: its convolutions, dense layers and their biases.
 LENET_WEIGHTS, LENET_BIASES = 784 * 300 + 300 * 100 + 100 * 10, 410

@@ -54,6 +54,7 @@ const struct block_case block_cases[] = {
     CONV(CONV_CHANNELS, 6,  6, 13, 19, 3, 1, 0, NONE,   2, 0,     3),
     CONV(CONV_CHANNELS, 6,  6, 16,  9, 3, 1, 0, RELU,   2, 0,     3),
     CONV(CONV_CHANNELS, 5,  6, 33, 24, 3, 1, 0, TANH,   1, 0,     3),
+    CONV(CONV_CHANNELS, 4,  5,  2, 257, 3, 1, 0, RELU,  1, 0,     2), /* more than a block's threads */
 
     CONV(CONV_POOL,   10, 10,  3,  8, 3, 1, 0, RELU,    2, 0,     3),
     CONV(CONV_POOL,    9,  9,  3,  8, 3, 1, 0, RELU,    2, 0,     3), /* 7 x 7 by 2 */
@@ -180,6 +181,8 @@ const struct block_case block_cases[] = {
     DENSE(BATCH_SIZE,  1,  1, 24, 12, RELU,    0.5F,  1),
     DENSE(BATCH_SIZE,  1,  1, 24, 12, RELU,    0.5F,  17),
     DENSE(BATCH_SIZE,  1,  1, 24, 12, RELU,    0.5F,  128),
+    DENSE(BATCH_SIZE,  1,  1,  5,  6, RELU,    0.5F,  1100), /* biases' sums in parts */
+    DENSE(BATCH_SIZE,  1,  1,  5,  8, NONE,    0,     1100),
     PASS(BATCH_SIZE,   4,  4,  2, 2, 0.25F, 1),
     PASS(BATCH_SIZE,   4,  4,  2, 2, 0.25F, 128),
     PASS(BATCH_SIZE,  23, 12,  1, 1, 0.25F, 1030), /* more than blocks side by side */

@@ -182,7 +182,8 @@ static double train_step(struct training *t, uint32_t update) {
                                        network_logits_gradient(t->network), t->sums));
     assert_ok(network_backward(t->network, &pass, t->x, &sink));
     optimizer_begin(&t->optimizer);
-    assert_ok(optimizer_update_all(&t->optimizer));
+    assert_ok(optimizer_update(&t->optimizer, 0, t->network->count));
+    assert_ok(network_materialize(t->network));
     assert_ok(b->download(b, &sums, t->sums, sizeof sums));
     return sums.loss / BATCH;
 }
