@@ -6,7 +6,7 @@ import shutil
 
 from program import environment, read_events, run, summary
 from resuming import SETTINGS as RUN
-from resuming import SMOOTH, STEPS, ResumeTest, lines
+from resuming import SMOOTH, STEPS, ResumeTest, checkpoints, lines
 
 # Two checkpoints, of which one is dropped, in as few calls as possible.
 SETTINGS = [
@@ -55,6 +55,8 @@ class FaultTest(ResumeTest):
                 check(site, self.run_with(FAULT=fault, FAULT_SITE=site, FAULT_AT=at))
                 self.finish(self.start("run", self.settings, "--resume"))
                 self.assert_same_run("whole", "run")
+                self.assertEqual(*([os.path.basename(path) for path in checkpoints(self.path(name))]
+                                   for name in ("whole", "run")))
                 self.assertEqual(self.names(".tmp"), [])
                 self.assertEqual(self.names(".damaged"), [f"{name}.damaged" for name in self.damaged])
 
