@@ -83,8 +83,9 @@ leave() {
         kill -- -"$job" 2>/dev/null || true
     done
     rm -rf "$work"
-    [ ! -f "$partial" ] || say "stopped; $partial has what was done until then"
+    [ -z "$written" ] || say "stopped; $written has what was done until then"
 }
+written="" # what there is of this run's page
 trap leave EXIT
 trap 'exit 129' HUP
 trap 'exit 130' INT
@@ -122,6 +123,7 @@ write_page() {
         [ "${#todo[@]}" -eq 0 ] || printf '\n%s\n' "**Stopped before its end.** Not, or not all, done: $(join "${todo[@]}")."
     } >"$partial.tmp"
     mv "$partial.tmp" "$partial"
+    written=$partial
 }
 
 join() { # WORD...: with commas
@@ -310,15 +312,17 @@ kernels=("backend_blocks conv_tiles_exact" "backend_blocks conv_pool_exact" "bac
     "select select_breaks*" "sparse_form conv_exact" "steps a_step_does*")
 sanitizer_seconds=60
 
-sanitize() { # TOOL WHAT COMMAND...: its row goes to a file, as several run at a time
+sanitize() { # TOOL WHAT COMMAND...: as a job; its row goes to a file, as several run at a time
     local tool=$1 what=$2 log options=() code=0 found
     log=$work/$tool-$(tr -c 'a-z0-9_\n' - <<<"$what").log
     shift 2
     # Calls that fail, and are meant to: an allocation that is too large, the update of a graph.
     [ "$tool" != memcheck ] || options=(--report-api-errors no)
     say "compute-sanitizer $tool: $what"
+    trap 'kill $! 2>/dev/null; exit 143' TERM # timeout leaves this job's group for one of its own
     timeout "$sanitizer_seconds" compute-sanitizer --tool "$tool" "${options[@]}" --error-exitcode 9 \
-        "$@" >"$log" 2>&1 || code=$?
+        "$@" >"$log" 2>&1 &
+    wait $! || code=$?
     case $code in
     0) found=clean ;;
     124) found="not finished in $sanitizer_seconds s" ;;
@@ -356,5 +360,6 @@ fi
 done_with
 
 mv "$partial" "$page"
+written=""
 say "wrote $page"
 [ "$failed" -eq 0 ] || fail "a test failed; $page says which" 1

@@ -125,8 +125,8 @@ static enum status write_start(struct trainer *t, const char *file) {
     TRY(event_log_cut(&t->log, t->state.events_bytes));
     if (t->options->resume)
         TRY(checkpoint_set_aside(t->options->run_dir, t->state.step));
-    if (t->state.step >
-        0) { /* the run before may have ended between writing one and dropping one */
+    if (t->state.step > 0) {
+        /* The run before may have ended between writing one and dropping one. */
         TRY(checkpoint_drop_old(t->options->run_dir, t->recipe.checkpoint.keep,
                                 t->state.best_step));
         return event_resume(&t->log, t->state.step, file, t->communicator->size);

@@ -40,6 +40,7 @@ exit "${FAKE_CTEST:-0}" """,
 echo "compute-sanitizer $*" >>"$CALLS"
 while [ "${1#-}" != "$1" ]; do case "$1" in --tool) tool=$2; shift 2 ;; *) shift 2 ;; esac; done
 [ "$tool" != "${FAKE_SLOW:-}" ] || exit 124
+[ "$tool" != "${FAKE_HANGING:-}" ] || { echo $$ >"$CALLS.pid"; exec sleep 60; }
 [ "$tool" != "${FAKE_UNCLEAN:-}" ] || { echo '========= ERROR SUMMARY: 3 errors'; exit 9; }
 "$@" """,
     "python3": """
@@ -178,10 +179,9 @@ class GpuCheck(ProgramTest):
         self.assertEqual(self.calls("espalier train jobs/recipes/ann_d"), [])
         self.assertTrue(all("--steps 20" in call for call in self.calls("espalier bench")))
 
-    def test_gpu_check_stopped_keeps_what_was_done(self):
-        self.checked("--quick")
-        whole = self.page()
-        with self.started("--quick", FAKE_SLOW_BENCH="train.tf32=true") as process:
+    def stopped(self, **changes):
+        """The page of a check that got a signal when something of it hung, which ends with it."""
+        with self.started("--quick", **changes) as process:
             deadline = time.monotonic() + 60
             while not os.path.exists(self.path("calls.pid")) and time.monotonic() < deadline:
                 time.sleep(0.05)
@@ -190,16 +190,30 @@ class GpuCheck(ProgramTest):
             errors = process.communicate(timeout=10)[1]
         self.assertEqual(process.returncode, 143, errors)
         self.assertIn("test_gpu_9.partial.md has what was done", errors)
-        self.assertEqual(self.page(), whole)
+        with open(self.path("calls.pid")) as file:
+            self.assertTrue(ends(int(file.read())))
         with open(self.path("out", "test_gpu_9.partial.md")) as file:
-            page = file.read()
+            return file.read()
+
+    def test_gpu_check_stopped_keeps_what_was_done(self):
+        self.checked("--quick")
+        whole = self.page()
+        page = self.stopped(FAKE_SLOW_BENCH="train.tf32=true")
+        self.assertEqual(self.page(), whole)
         self.assertIn("90% tests passed", page)
         self.assertIn("| espalier ann_a | 128 | 512000 | 250.0 | 0.117 |", page)
         self.assertNotIn("tf32", page)
         self.assertIn("**Stopped before its end.** Not, or not all, done: measurements, training, "
                       "compute-sanitizer.", page)
-        with open(self.path("calls.pid")) as file:
-            self.assertTrue(ends(int(file.read())))
+
+    def test_gpu_check_stopped_among_the_sanitizers(self):
+        page = self.stopped(FAKE_HANGING="racecheck")
+        self.assertIn("**Stopped before its end.** Not, or not all, done: compute-sanitizer.", page)
+
+    def test_gpu_check_that_wrote_no_page_names_none(self):
+        """A build that fails after another check was stopped."""
+        self.stopped(FAKE_SLOW_BENCH="train.tf32=true")
+        self.assertNotIn("has what was done", self.check(FAKE_CMAKE="1").stderr)
 
     def test_gpu_check_without_mpi_and_sanitizer(self):
         page = self.checked(without=["mpicc", "compute-sanitizer"], FAKE_NO_TORCH="1",
