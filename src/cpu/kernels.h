@@ -224,12 +224,13 @@ struct matrix_rows {
     size_t row_step, column_step;
 };
 
-/** Rows of a matrix without their zeros: those of row r are start[r] .. start[r + 1] - 1 of the
- *  values and of their columns. */
+/** Rows of a matrix, two by two, without the columns in which both are zero: those of rows 2p and
+ *  2p + 1 are the entries start[p] .. start[p + 1] - 1. What an entry meets is loaded once for
+ * both. If the number of rows is odd, the last is paired with itself. */
 struct nonzero_rows {
     int count;
-    const float *values;
-    const uint32_t *indices, *start; /* start [count + 1] */
+    const float *values[2];
+    const uint32_t *indices, *start; /* the entries' columns; start [pairs + 1] */
 };
 
 /** Products of matrices: out = left * panel, or `add`: out += that. A panel is a matrix of `panel`
@@ -243,9 +244,9 @@ struct product_kernels {
     void (*multiply_nonzero)(const struct nonzero_rows *left, const float *panel, int width,
                              bool add, float *out, size_t stride);
     size_t (*count_nonzero)(const float *values, size_t count);
-    /** The non-zero values of row[columns] and their columns, to the front of values[columns] and
-     *  indices[columns]; returns how many. */
-    int (*collect)(const float *row, int columns, float *values, uint32_t *indices);
+    /** The columns in which one of two rows[columns] is not zero, and the values there, to the
+     * front of indices[columns] and of values[columns]; returns how many. */
+    int (*collect)(const float *rows[2], int columns, float *values[2], uint32_t *indices);
     /** Rows of `width` floats, `stride` apart, to a panel. */
     void (*copy)(int rows, int width, const float *from, size_t stride, float *panel);
     /** to[j][i] = from[i][j], i < rows, j < columns. */

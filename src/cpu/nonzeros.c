@@ -1,5 +1,7 @@
 #include "nonzeros.h"
 
+enum { PAIRS = NONZERO_ROWS / 2, ENTRIES = PAIRS * NONZERO_COLUMNS }; /* of a group; of a list */
+
 static int smaller(int a, int b) {
     return a < b ? a : b;
 }
@@ -8,9 +10,9 @@ enum status nonzeros_create(struct arena *arena, int max_rows, int max_columns,
                             struct nonzeros *n) {
     n->max_blocks = nonzeros_blocks(max_columns);
     const size_t lists = (size_t)nonzeros_groups(max_rows) * (size_t)n->max_blocks;
-    TRY(ARENA_ARRAY(arena, lists * NONZERO_ROWS * NONZERO_COLUMNS, &n->values));
-    TRY(ARENA_ARRAY(arena, lists * NONZERO_ROWS * NONZERO_COLUMNS, &n->indices));
-    return ARENA_ARRAY(arena, lists * (NONZERO_ROWS + 1), &n->start);
+    TRY(ARENA_ARRAY(arena, 2 * lists * ENTRIES, &n->values));
+    TRY(ARENA_ARRAY(arena, lists * ENTRIES, &n->indices));
+    return ARENA_ARRAY(arena, lists * (PAIRS + 1), &n->start);
 }
 
 static size_t list_of(const struct nonzeros *n, int group, int block) {
@@ -29,13 +31,17 @@ static int columns_in_block(const struct nonzeros *n, int block) {
 static void collect_block(struct nonzeros *n, const struct product_kernels *kernels, int group,
                           int block, const float *rows, size_t stride) {
     const size_t list = list_of(n, group, block);
-    float *values = n->values + list * NONZERO_ROWS * NONZERO_COLUMNS;
-    uint32_t *indices = n->indices + list * NONZERO_ROWS * NONZERO_COLUMNS;
-    uint32_t *start = n->start + list * (NONZERO_ROWS + 1);
-    start[0] = 0;
-    for (int r = 0; r < rows_in_group(n, group); r++, rows += stride)
-        start[r + 1] = start[r] + (uint32_t)kernels->collect(rows, columns_in_block(n, block),
-                                                             values + start[r], indices + start[r]);
+    float *values = n->values + 2 * list * ENTRIES;
+    uint32_t *indices = n->indices + list * ENTRIES, *start = n->start + list * (PAIRS + 1);
+    const int count = rows_in_group(n, group), columns = columns_in_block(n, block);
+    uint32_t end = 0;
+    *start = end;
+    for (int r = 0; r < count; r += 2, rows += 2 * stride) {
+        const float *pair[2] = {rows, r + 1 < count ? rows + stride : rows};
+        float *pair_values[2] = {values + end, values + ENTRIES + end};
+        end += (uint32_t)kernels->collect(pair, columns, pair_values, indices + end);
+        *++start = end;
+    }
 }
 
 void nonzeros_collect(struct nonzeros *n, const struct product_kernels *kernels, int group,
@@ -60,11 +66,12 @@ void nonzeros_collect_transposed(struct nonzeros *n, const struct product_kernel
 
 struct nonzero_rows nonzeros_rows(const struct nonzeros *n, int group, int block) {
     const size_t list = list_of(n, group, block);
+    const float *values = n->values + 2 * list * ENTRIES;
     return (struct nonzero_rows){
         .count = rows_in_group(n, group),
-        .values = n->values + list * NONZERO_ROWS * NONZERO_COLUMNS,
-        .indices = n->indices + list * NONZERO_ROWS * NONZERO_COLUMNS,
-        .start = n->start + list * (NONZERO_ROWS + 1),
+        .values = {values, values + ENTRIES},
+        .indices = n->indices + list * ENTRIES,
+        .start = n->start + list * (PAIRS + 1),
     };
 }
 
@@ -73,7 +80,7 @@ double nonzeros_density(const struct nonzeros *n) {
     for (int group = 0; group < nonzeros_groups(n->rows); group++)
         for (int block = 0; block < nonzeros_blocks(n->columns); block++) {
             const struct nonzero_rows list = nonzeros_rows(n, group, block);
-            count += list.start[list.count];
+            count += list.start[(list.count + 1) / 2];
         }
-    return count / ((double)n->rows * (double)n->columns);
+    return count / ((double)((n->rows + 1) / 2) * (double)n->columns);
 }

@@ -1,8 +1,8 @@
-/* nonzeros.h - the non-zero values of a matrix, for products that skip its zeros.
+/* nonzeros.h - a matrix without its zeros, for products that skip them.
  *
- * They are listed by groups of rows and blocks of columns: threads collect the groups, and what a
- * block's columns meet, a panel of as many rows, stays in the first cache. Memory is the arena's.
- */
+ * Two rows are listed together, without the columns in which both are zero, by groups of rows and
+ * blocks of columns: threads collect the groups, and what a block's columns meet, a panel of as
+ * many rows, stays in the first cache. Memory is the arena's. */
 #ifndef ESPALIER_CPU_NONZEROS_H
 #define ESPALIER_CPU_NONZEROS_H
 
@@ -10,14 +10,14 @@
 
 #include <espalier/arena.h>
 
-enum { NONZERO_ROWS = 16, NONZERO_COLUMNS = 128 }; /* of a group, of a block */
+enum { NONZERO_ROWS = 16, NONZERO_COLUMNS = 144 }; /* of a group, of a block */
 
 struct nonzeros {
     int rows, columns; /* of the matrix that is listed */
     int max_blocks;    /* of columns */
-    float *values;     /* [groups][max_blocks][NONZERO_ROWS * NONZERO_COLUMNS] */
-    uint32_t *indices; /* likewise */
-    uint32_t *start;   /* [groups][max_blocks][NONZERO_ROWS + 1] */
+    float *values;     /* [groups][max_blocks][2][NONZERO_ROWS / 2 * NONZERO_COLUMNS] */
+    uint32_t *indices; /* [groups][max_blocks][NONZERO_ROWS / 2 * NONZERO_COLUMNS] */
+    uint32_t *start;   /* [groups][max_blocks][NONZERO_ROWS / 2 + 1] */
 };
 
 enum status nonzeros_create(struct arena *arena, int max_rows, int max_columns, struct nonzeros *n);
@@ -47,7 +47,7 @@ void nonzeros_collect_transposed(struct nonzeros *n, const struct product_kernel
 /** The lists of a block of a group. */
 struct nonzero_rows nonzeros_rows(const struct nonzeros *n, int group, int block);
 
-/** The fraction of values that are not zero, when all groups have been collected. */
+/** The fraction of values that are listed, when all groups have been collected. */
 double nonzeros_density(const struct nonzeros *n);
 
 #endif

@@ -166,8 +166,9 @@ INLINE void list_tile(int windows, int filters, uint32_t first, const float *g,
     for (int f = 0; f < LANES; f++)
         if (f < filters) {
             const size_t end = (size_t)(f * lists->capacity + lists->counts[f]);
-            lists->counts[f] +=
-                vec_pack_nonzero(tile[f], first, lists->values + end, lists->offsets + end);
+            const unsigned nonzero = vec_nonzero_bits(tile[f]);
+            vec_pack_lanes(nonzero, first, lists->offsets + end);
+            lists->counts[f] += vec_pack(tile[f], nonzero, lists->values + end);
         }
 }
 

@@ -14,4 +14,9 @@
 /** `name`_avx2 where ISA is avx2. */
 #define ISA_NAME(name) ISA_EXPAND(name, ISA)
 
+/** A bit for each lane that is not 0; a NaN is not. */
+static inline unsigned vec_nonzero_bits(vec v) {
+    return vec_mask_bits(vec_equal(v, vec_zero())) ^ ((1U << LANES) - 1);
+}
+
 #endif

@@ -90,13 +90,19 @@ static void multiply(const struct matrix_rows *left, const float *panel, int wid
 
 /* ---- values that are not zero ---- */
 
-static int collect(const float *row, int columns, float *values, uint32_t *indices) {
+static int collect(const float *rows[2], int columns, float *values[2], uint32_t *indices) {
     int count = 0, i = 0;
-    for (; i + LANES <= columns; i += LANES)
-        count += vec_pack_nonzero(vec_load(row + i), (uint32_t)i, values + count, indices + count);
+    for (; i + LANES <= columns; i += LANES) {
+        const vec first = vec_load(rows[0] + i), second = vec_load(rows[1] + i);
+        const unsigned either = vec_nonzero_bits(first) | vec_nonzero_bits(second);
+        vec_pack_lanes(either, (uint32_t)i, indices + count);
+        vec_pack(first, either, values[0] + count);
+        count += vec_pack(second, either, values[1] + count);
+    }
     for (; i < columns; i++)
-        if (row[i] != 0.0F) {
-            values[count] = row[i];
+        if (rows[0][i] != 0.0F || rows[1][i] != 0.0F) {
+            values[0][count] = rows[0][i];
+            values[1][count] = rows[1][i];
             indices[count++] = (uint32_t)i;
         }
     return count;
@@ -110,45 +116,55 @@ static size_t count_nonzero(const float *values, size_t count) {
     return sum;
 }
 
-/* Values first .. end - 1 of the lists. `vectors` is a constant where it is called, so that the
- * sums are registers. Two strands, for a sum must wait for the one before it. */
-INLINE void nonzero_row(const struct nonzero_rows *rows, uint32_t first, uint32_t end,
-                        const float *panel, const int vectors, vec sum[VECTORS]) {
-    const uint32_t *indices = rows->indices;
-    const float *values = rows->values;
-    vec other[VECTORS];
+/* How many entries of a list at once, for a sum must wait for the one before it. */
+enum { STRANDS = REGISTERS >= 32 ? 2 : 1 };
+
+/* One entry of a pair's list. */
+INLINE void add_entry(const struct nonzero_rows *rows, uint32_t entry, const float *panel,
+                      const int vectors, vec sum[2][VECTORS]) {
+    const float *right = panel + (size_t)rows->indices[entry] * PANEL;
+    const vec first = vec_set(rows->values[0][entry]), second = vec_set(rows->values[1][entry]);
 #pragma GCC unroll 4
-    for (int v = 0; v < vectors; v++)
-        other[v] = vec_zero();
-    for (; first + 1 < end; first += 2) {
-        const float *a = panel + (size_t)indices[first] * PANEL;
-        const float *b = panel + (size_t)indices[first + 1] * PANEL;
-        const vec x = vec_set(values[first]), y = vec_set(values[first + 1]);
-#pragma GCC unroll 4
-        for (int v = 0; v < vectors; v++) {
-            sum[v] = vec_fma(x, vec_load(a + v * LANES), sum[v]);
-            other[v] = vec_fma(y, vec_load(b + v * LANES), other[v]);
-        }
+    for (int v = 0; v < vectors; v++) {
+        const vec met = vec_keep(vec_load(right + v * LANES));
+        sum[0][v] = vec_fma(first, met, sum[0][v]);
+        sum[1][v] = vec_fma(second, met, sum[1][v]);
     }
-    if (first < end) {
-        const float *a = panel + (size_t)indices[first] * PANEL;
-        const vec x = vec_set(values[first]);
-#pragma GCC unroll 4
-        for (int v = 0; v < vectors; v++)
-            sum[v] = vec_fma(x, vec_load(a + v * LANES), sum[v]);
-    }
-#pragma GCC unroll 4
-    for (int v = 0; v < vectors; v++)
-        sum[v] = vec_add(sum[v], other[v]);
 }
 
+/* Two rows of sums, of which the second may be none. */
+INLINE void nonzero_pair(const struct nonzero_rows *rows, uint32_t entry, uint32_t end,
+                         const float *panel, const int vectors, int in_last, bool add, float *out,
+                         float *second) {
+    vec sum[2][VECTORS], other[2][VECTORS];
+    start_row(out, vectors, in_last, add, sum[0]);
+    start_row(second, vectors, in_last, add, sum[1]);
+    if (STRANDS == 2) {
+        start_row(out, vectors, in_last, false, other[0]);
+        start_row(out, vectors, in_last, false, other[1]);
+        for (; entry + 1 < end; entry += 2) {
+            add_entry(rows, entry, panel, vectors, sum);
+            add_entry(rows, entry + 1, panel, vectors, other);
+        }
+#pragma GCC unroll 4
+        for (int v = 0; v < vectors; v++) {
+            sum[0][v] = vec_add(sum[0][v], other[0][v]);
+            sum[1][v] = vec_add(sum[1][v], other[1][v]);
+        }
+    }
+    for (; entry < end; entry++)
+        add_entry(rows, entry, panel, vectors, sum);
+    store_row(second, vectors, in_last, sum[1]);
+    store_row(out, vectors, in_last, sum[0]);
+}
+
+/* Of the last pair, of an odd number of rows, both are the same. */
 INLINE void nonzero_rows(const struct nonzero_rows *rows, const float *panel, const int vectors,
                          int in_last, bool add, float *out, size_t stride) {
-    for (int r = 0; r < rows->count; r++, out += stride) {
-        vec sum[VECTORS];
-        start_row(out, vectors, in_last, add, sum);
-        nonzero_row(rows, rows->start[r], rows->start[r + 1], panel, vectors, sum);
-        store_row(out, vectors, in_last, sum);
+    for (int r = 0; r < rows->count; r += 2, out += 2 * stride) {
+        const uint32_t *start = rows->start + r / 2;
+        nonzero_pair(rows, start[0], start[1], panel, vectors, in_last, add, out,
+                     r + 1 < rows->count ? out + stride : out);
     }
 }
 

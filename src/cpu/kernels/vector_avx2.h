@@ -46,6 +46,10 @@ static inline vec vec_mul(vec a, vec b) {
 static inline vec vec_fma(vec a, vec b, vec c) {
     return _mm256_fmadd_ps(a, b, c);
 }
+static inline vec vec_keep(vec v) {
+    __asm__("" : "+x"(v));
+    return v;
+}
 static inline vec vec_max(vec a, vec b) {
     return _mm256_max_ps(a, b);
 }
@@ -111,12 +115,9 @@ static inline int vec_pack(vec v, unsigned bits, float *values) {
     return __builtin_popcount(bits);
 }
 
-static inline int vec_pack_nonzero(vec v, uint32_t first, float *values, uint32_t *indices) {
-    const unsigned lanes = (unsigned)_mm256_movemask_ps(_mm256_cmp_ps(v, vec_zero(), _CMP_NEQ_UQ));
-    const __m256i front = vec_packed_lanes(lanes);
-    _mm256_storeu_ps(values, _mm256_permutevar8x32_ps(v, front));
-    _mm256_storeu_si256((__m256i *)indices, _mm256_add_epi32(front, _mm256_set1_epi32((int)first)));
-    return __builtin_popcount(lanes);
+static inline void vec_pack_lanes(unsigned bits, uint32_t first, uint32_t *numbers) {
+    const __m256i front = vec_packed_lanes(bits);
+    _mm256_storeu_si256((__m256i *)numbers, _mm256_add_epi32(front, _mm256_set1_epi32((int)first)));
 }
 
 enum { HALF_LANES = LANES / 2 };

@@ -42,6 +42,10 @@ static inline vec vec_mul(vec a, vec b) {
 static inline vec vec_fma(vec a, vec b, vec c) {
     return _mm512_fmadd_ps(a, b, c);
 }
+static inline vec vec_keep(vec v) {
+    __asm__("" : "+v"(v));
+    return v;
+}
 static inline vec vec_max(vec a, vec b) {
     return _mm512_max_ps(a, b);
 }
@@ -101,13 +105,10 @@ static inline int vec_pack(vec v, unsigned bits, float *values) {
     return __builtin_popcount(bits);
 }
 
-static inline int vec_pack_nonzero(vec v, uint32_t first, float *values, uint32_t *indices) {
-    const __mmask16 lanes = _mm512_cmp_ps_mask(v, vec_zero(), _CMP_NEQ_UQ);
+static inline void vec_pack_lanes(unsigned bits, uint32_t first, uint32_t *numbers) {
     const __m512i count = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-    const __m512i index = _mm512_add_epi32(_mm512_set1_epi32((int)first), count);
-    _mm512_storeu_ps(values, _mm512_maskz_compress_ps(lanes, v));
-    _mm512_storeu_si512(indices, _mm512_maskz_compress_epi32(lanes, index));
-    return __builtin_popcount(lanes);
+    const __m512i number = _mm512_add_epi32(_mm512_set1_epi32((int)first), count);
+    _mm512_storeu_si512(numbers, _mm512_maskz_compress_epi32((__mmask16)bits, number));
 }
 
 enum { HALF_LANES = LANES / 2 };

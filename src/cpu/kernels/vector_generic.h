@@ -67,6 +67,10 @@ static inline vec_mask vec_equal(vec a, vec b) {
 static inline vec_mask vec_greater(vec a, vec b) {
     return (vec_mask)(a > b);
 }
+/** v, in a register, where it meets several others: the compiler would load it for each of them. */
+static inline vec vec_keep(vec v) {
+    return v;
+}
 /** The larger; b where either is a NaN. */
 static inline vec vec_max(vec a, vec b) {
     return vec_select(vec_greater(a, b), a, b);
@@ -86,18 +90,6 @@ static inline void vec_transpose(vec row[LANES]) {
     row[3] = (vec){ab2[2], ab2[3], cd2[2], cd2[3]};
 }
 
-/** The lanes that are not 0 (a NaN is not) to the front of `values`, and their numbers, counted
- * from `first`, to the front of `indices`; returns how many. LANES of both are overwritten. */
-static inline int vec_pack_nonzero(vec v, uint32_t first, float *values, uint32_t *indices) {
-    int count = 0;
-    for (int i = 0; i < LANES; i++) {
-        values[count] = v[i];
-        indices[count] = first + (uint32_t)i;
-        count += v[i] != 0.0F;
-    }
-    return count;
-}
-
 /** The lanes whose bit is set to the front of `values`, of which LANES are overwritten; returns how
  *  many. */
 static inline int vec_pack(vec v, unsigned bits, float *values) {
@@ -107,6 +99,14 @@ static inline int vec_pack(vec v, unsigned bits, float *values) {
         count += bits >> i & 1;
     }
     return count;
+}
+
+/** The numbers of those lanes, counted from `first`, to the front of `numbers`, likewise. */
+static inline void vec_pack_lanes(unsigned bits, uint32_t first, uint32_t *numbers) {
+    for (int i = 0, count = 0; i < LANES; i++) {
+        numbers[count] = first + (uint32_t)i;
+        count += bits >> i & 1;
+    }
 }
 
 /** HALF_LANES numbers of 64 bits; the compiler's operators apply. */
