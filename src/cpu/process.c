@@ -14,13 +14,14 @@ static bool user_binds(void) {
            getenv("GOMP_CPU_AFFINITY") != NULL;
 }
 
-/* How long a thread spins at a barrier before it sleeps, in the OpenMP library's rounds: some 20
- * microseconds. By default it spins for milliseconds, on a core that another process could have
- * used: beside one busy process, small networks train a hundred times slower so. */
+/* How long a thread spins at a barrier before it sleeps, in the OpenMP library's rounds: some 80
+ * microseconds, for within a step waits are short, and to be woken takes as long. By default it
+ * spins for milliseconds, on a core that another process could have used: beside one busy process,
+ * small networks train a hundred times slower so. */
 static bool choose_spinning(void) {
     if (getenv("GOMP_SPINCOUNT") != NULL || getenv("OMP_WAIT_POLICY") != NULL || user_binds())
         return false; /* a bound thread would start the program anew on its one core */
-    return setenv("GOMP_SPINCOUNT", "1000", 1) == 0;
+    return setenv("GOMP_SPINCOUNT", "4000", 1) == 0;
 }
 
 void backend_cpu_prepare_process(char **argv) {
