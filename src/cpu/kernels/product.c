@@ -132,7 +132,7 @@ INLINE void add_entry(const struct nonzero_rows *rows, uint32_t entry, const flo
     }
 }
 
-/* Two rows of sums, of which the second may be none. */
+/* Two rows of sums; both may be the same one. */
 INLINE void nonzero_pair(const struct nonzero_rows *rows, uint32_t entry, uint32_t end,
                          const float *panel, const int vectors, int in_last, bool add, float *out,
                          float *second) {
