@@ -42,6 +42,9 @@ enum status blank_create(struct block_plan *plan) {
     TRY(ARENA_ARRAY(plan->arena, samples, &b->counts));
     TRY(ARENA_ARRAY(plan->arena, (size_t)desc->input.channels, &b->input));
     TRY(ARENA_ARRAY(plan->arena, (size_t)desc->output.channels, &b->output));
+    TRY(ARENA_ARRAY(plan->arena, images_grains(plan) * (size_t)desc->output.channels,
+                    &b->left_out));
+    TRY(ARENA_ARRAY(plan->arena, (size_t)desc->output.channels, &b->bias));
     return ARENA_ARRAY(plan->arena, (size_t)plan->threads * b->scratch_size, &b->scratch);
 }
 
@@ -183,6 +186,8 @@ void blank_begin(struct block_plan *plan, const struct block_pass *pass) {
     const struct block_plan *before = plan->before;
     if (before != NULL)
         blank_begin(plan->before, pass);
+    if (b->linear != NULL)
+        memset(b->bias, 0, (size_t)plan->desc.output.channels * sizeof *b->bias);
     b->on = b->linear != NULL && plan->forward_kind->blank != NULL &&
             (before != NULL ? before->blank.on && before->blank.goes_on : plan->first);
     if (!b->on)
@@ -190,4 +195,47 @@ void blank_begin(struct block_plan *plan, const struct block_pass *pass) {
     if (before != NULL) /* else zeros, for good */
         memcpy(b->input, before->blank.output, (size_t)plan->desc.input.channels * sizeof(float));
     b->goes_on = plan->forward_kind->blank(plan, pass) && !plan_drops(plan, pass);
+}
+
+/* ---- a backward pass ---- */
+
+const uint8_t *blank_to_leave_out(const struct block_plan *plan, int sample) {
+    const uint8_t *map = blank_outputs(plan, sample);
+    return map != NULL && (plan->first || plan->before->first) ? map : NULL;
+}
+
+float *blank_left_out(const struct block_plan *plan, int grain) {
+    return plan->blank.left_out + (size_t)grain * (size_t)plan->desc.output.channels;
+}
+
+void blank_clear(const struct block_plan *plan, int grain) {
+    if (plan->blank.on)
+        memset(blank_left_out(plan, grain), 0, (size_t)plan->desc.output.channels * sizeof(float));
+}
+
+float blank_sum(const struct block_plan *plan, int grains, int channel) {
+    float sum = 0.0F;
+    for (int g = 0; plan->blank.on && g < grains; g++)
+        sum += blank_left_out(plan, g)[channel];
+    return sum;
+}
+
+/* All taps of a filter saw blank pixels wherever its gradient was left out. */
+void blank_hand_down(const struct block_plan *plan, int grains) {
+    const struct block_plan *before = plan->before;
+    const size_t taps = (size_t)plan->desc.kernel * (size_t)plan->desc.kernel;
+    const int channels = plan->desc.input.channels;
+    const float *weights = plan->weights;
+    if (before == NULL || !before->first || !plan->blank.on)
+        return;
+    float *bias = before->blank.bias;
+    memset(bias, 0, (size_t)channels * sizeof *bias);
+    for (int f = 0; f < plan->desc.linear.channels; f++) {
+        const float sum = blank_sum(plan, grains, f);
+        for (int c = 0; c < channels; c++)
+            for (size_t t = 0; t < taps; t++)
+                bias[c] += sum * *weights++;
+    }
+    plan->kernels->epilogue->activate_backward(before->desc.activation, (size_t)channels, 1,
+                                               before->blank.output, bias, bias);
 }

@@ -7,6 +7,12 @@
  * of convolution takes part that offers forward_kind.blank (cpu.h); its `image` asks
  * blank_positions or blank_outputs what it may skip. At one that does not, the map ends.
  *
+ * In the backward pass all that comes of blank pixels is what their gradients' sum makes of it, to
+ * rounding: for the weights the sum times the blank pixel that all taps see, and for the block
+ * before, where what it sees is zero, no more than a part of the bias' gradient. A kind of backward
+ * pass may sum them up in place of going through them (blank_to_leave_out) in the first two
+ * blocks of a chain.
+ *
  * Everything is the plan's, in its arena; a map lasts from the forward pass of its sample to the
  * next. $ESPALIER_BLANK=0 switches all of it off. */
 #ifndef ESPALIER_CPU_BLANK_H
@@ -25,6 +31,10 @@ struct blank {
     int *counts;      /* [max_samples] of blank positions */
     float *input;     /* [input channels] of a blank pixel */
     float *output;    /* [output channels] likewise, before dropout */
+    float *left_out;  /* [grains][output channels]: sums of the gradients that are left out of a
+                       * backward pass, its kind's own */
+    float *bias;      /* [output channels]: the part of the bias' gradient that comes of what the
+                       * block after this one left out of dx */
     uint8_t *scratch; /* [threads][scratch_size] */
     size_t scratch_size;
 };
@@ -56,6 +66,19 @@ void blank_image(const struct block_plan *plan, int sample, const float *x);
 /** The map of a sample's linear positions and of its outputs; NULL where nothing is blank. */
 const uint8_t *blank_positions(const struct block_plan *plan, int sample);
 const uint8_t *blank_outputs(const struct block_plan *plan, int sample);
+
+/** The map of a sample's outputs whose gradients a backward pass may leave out; or NULL. */
+const uint8_t *blank_to_leave_out(const struct block_plan *plan, int sample);
+
+/** Where those of a grain are summed up, [output channels]; zeros when the grain begins. */
+float *blank_left_out(const struct block_plan *plan, int grain);
+void blank_clear(const struct block_plan *plan, int grain);
+
+/** The sum over the first `grains` grains of what was left out of a channel. */
+float blank_sum(const struct block_plan *plan, int grains, int channel);
+
+/** After a backward pass of so many grains: blank.bias of the block before. */
+void blank_hand_down(const struct block_plan *plan, int grains);
 
 /** windows [rows][columns] = 1 where all of a window is inside the map and blank, else 0; by a
  *  thread of the plan's team. The windows' pixels are at most as many as the plan's input has. */

@@ -228,6 +228,20 @@ static void input_gradient(const struct block_plan *plan, int channels, const fl
         plan->kernels->sparse->drain_slab(&s->slab, channels, slab, dx);
 }
 
+/* Blank windows count for no list. */
+static void leave_out(const struct block_plan *plan, int sample, float *g) {
+    const uint8_t *map = blank_to_leave_out(plan, sample);
+    const size_t filters = (size_t)plan->desc.linear.channels;
+    const size_t windows = shape_size(plan->desc.output) / filters;
+    for (size_t w = 0, end; map != NULL && w < windows; w = end + 1) {
+        for (end = w; end < windows && map[end] != 0;)
+            end++;
+        plan->kernels->direct->sum_pixels(end - w, filters, g + w * filters,
+                                          blank_left_out(plan, sample / GRAIN_IMAGES));
+        memset(g + w * filters, 0, (end - w) * filters * sizeof *g);
+    }
+}
+
 static void sparse_begin(const struct block_plan *plan, int grain) {
     const struct sparse *s = plan->backward;
     const size_t filters = (size_t)plan->desc.linear.channels, taps = taps_count(plan);
@@ -242,6 +256,7 @@ static void sparse_image(const struct block_plan *plan, const struct image_gradi
     const uint8_t *state = plan->state + (size_t)image->sample * shape_size(plan->desc.output);
     float *g = image->dy; /* in its place */
     epilogue_gradient(plan, image->pass, image->sample, image->y, g, g);
+    leave_out(plan, image->sample, g);
     list_bands(plan, g, state, image->x, s->bias_gradient + grain * filters);
     for (int b = 0; b < s->slabs; b++) {
         const int first = b * s->slab.pixel;
@@ -273,15 +288,18 @@ static void reduce_filter(const struct block_plan *plan, int count, size_t filte
     const struct sparse *s = plan->backward;
     const int kernel = plan->desc.kernel, row = s->taps / kernel;
     const int channels = plan->desc.input.channels, filters = plan->desc.linear.channels;
+    const struct blank *blank = &plan->blank;
     float *canonical = args->dweights + filter * (size_t)(channels * kernel * kernel);
-    float bias = 0.0F;
+    const float left_out = blank_sum(plan, count, (int)filter);
+    float bias = blank->on ? left_out + blank->bias[filter] : 0.0F;
     for (int b = 0; b < s->slabs; b++)
         reduce_taps(plan, count, (size_t)b * (size_t)filters + filter);
     for (int c = 0; c < channels; c++) {
         const float *ours = s->weight_gradient + tap_offset(plan, (int)filter, c);
+        const float seen = blank->on ? left_out * blank->input[c] : 0.0F;
         for (int i = 0; i < kernel; i++)
             for (int j = 0; j < kernel; j++)
-                *canonical++ = ours[i * row + j * s->slab.pixel];
+                *canonical++ = ours[i * row + j * s->slab.pixel] + seen;
     }
     for (int g = 0; g < count; g++)
         bias += s->bias_gradient[(size_t)g * (size_t)filters + filter];

@@ -86,23 +86,62 @@ static void backward_load(struct block_plan *plan) {
 struct strips {
     const float *x; /* in its frame */
     const float *y, *dy;
-    float *dz;          /* whole, or room for a strip at a time */
-    bool mask, keep_dz; /* dz is dy masked by relu, formed strip by strip; it is needed later */
-    float *gradient;    /* of the image's grain */
+    float *dz;            /* whole, or room for a strip at a time */
+    bool mask, keep_dz;   /* dz is dy masked by relu, formed strip by strip; it is needed later */
+    float *gradient;      /* of the image's grain */
+    const uint8_t *blank; /* where dy is left out, or NULL; then dz is masked and not kept */
+    float *left_out;
 };
+
+/* The columns of some rows between those that are all blank. */
+static struct range seen_columns(const uint8_t *blank, int rows, int width) {
+    struct range seen = {width, 0};
+    for (int i = 0; i < rows; i++, blank += width)
+        for (int j = 0; j < width; j++)
+            if (blank[j] == 0) {
+                seen.first = j < seen.first ? j : seen.first;
+                seen.end = j >= seen.end ? j + 1 : seen.end;
+            }
+    return seen.end > 0 ? seen : (struct range){0, 0};
+}
+
+/* dz of some columns of a strip that begins at float `first`; the rest is left out. */
+static void mask_columns(const struct block_plan *plan, const struct strips *strips,
+                         const struct direct_layer *strip, size_t first, struct range columns) {
+    const struct direct_kernels *kernels = plan->kernels->direct;
+    const size_t channels = (size_t)strip->channels, width = (size_t)plan->desc.linear.width;
+    const size_t from = (size_t)columns.first, end = (size_t)columns.end;
+    float *dz = strips->dz;
+    for (int i = 0; i < strip->height; i++, first += width * channels) {
+        const float *dy = strips->dy + first;
+        kernels->relu_backward((end - from) * channels, strips->y + first + from * channels,
+                               dy + from * channels, dz);
+        dz += (end - from) * channels;
+        kernels->sum_pixels(from, channels, dy, strips->left_out);
+        kernels->sum_pixels(width - end, channels, dy + end * channels, strips->left_out);
+    }
+}
 
 static void backward_strip(const struct block_plan *plan, const struct strips *strips, int row) {
     const struct backward *backward = plan->backward;
     const struct direct_kernels *kernels = plan->kernels->direct;
-    const size_t line = (size_t)plan->desc.linear.width * (size_t)plan->desc.linear.channels;
+    const int width = plan->desc.linear.width;
+    const size_t line = (size_t)width * (size_t)plan->desc.linear.channels;
     const size_t first = (size_t)row * line;
+    struct range columns = {0, width};
     struct direct_layer strip = backward->layer;
     strip.height = strip.height - row < backward->strip ? strip.height - row : backward->strip;
     float *dz = strips->mask && !strips->keep_dz ? strips->dz : strips->dz + first;
-    if (strips->mask)
+    if (strips->blank != NULL) {
+        columns = seen_columns(strips->blank + (size_t)row * (size_t)width, strip.height, width);
+        mask_columns(plan, strips, &strip, first, columns);
+        strip.width = columns.end - columns.first;
+    } else if (strips->mask)
         kernels->relu_backward((size_t)strip.height * line, strips->y + first, strips->dy + first,
                                dz);
-    kernels->backward(&strip, strips->x + (size_t)row * (size_t)strip.stride * strip.kernel_step,
+    kernels->backward(&strip,
+                      strips->x + (size_t)row * (size_t)strip.stride * strip.kernel_step +
+                          (size_t)columns.first * strip.pixel_step,
                       dz, strips->gradient, strips->gradient + backward->taps * backward->channels);
 }
 
@@ -118,14 +157,20 @@ static void backward_begin(const struct block_plan *plan, int grain) {
 static void backward_image(const struct block_plan *plan, const struct image_gradient *image) {
     const struct backward *backward = plan->backward;
     float *dz = plan_scratch(plan), *frame = dz + dz_scratch(plan);
-    const struct strips strips = {.x = frame_view(&backward->frame, image->x, frame),
-                                  .y = image->y,
-                                  .dy = image->dy,
-                                  .dz = dz,
-                                  .mask = direct_is_plain(plan, image->pass, ACTIVATION_RELU),
-                                  .keep_dz = !plan->first,
-                                  .gradient = gradient_of(plan, image->sample / GRAIN_IMAGES)};
-    if (!strips.mask)
+    const int grain = image->sample / GRAIN_IMAGES;
+    const bool mask = direct_is_plain(plan, image->pass, ACTIVATION_RELU);
+    struct strips strips = {.x = frame_view(&backward->frame, image->x, frame),
+                            .y = image->y,
+                            .dy = image->dy,
+                            .dz = dz,
+                            .mask = mask,
+                            .keep_dz = !plan->first,
+                            .gradient = gradient_of(plan, grain)};
+    if (mask && plan->first)
+        strips.blank = blank_to_leave_out(plan, image->sample);
+    if (strips.blank != NULL)
+        strips.left_out = blank_left_out(plan, grain);
+    if (!mask)
         epilogue_backward(plan, image->pass, image->sample, image->y, image->dy, dz);
     for (int row = 0; row < plan->desc.linear.height; row += backward->strip)
         backward_strip(plan, &strips, row);
@@ -157,6 +202,10 @@ static void reduce_tap(const struct block_plan *plan, int count, size_t tap,
     const size_t step = bias ? 1 : backward->taps;
     for (int k = 0; k < plan->desc.linear.channels; k++)
         to[(size_t)k * step] = sum[k];
+    if (bias && plan->blank.on)
+        for (int k = 0; k < plan->desc.linear.channels; k++)
+            to[k] += plan->blank.bias[k] +
+                     (plan->blank.output[k] > 0.0F ? blank_sum(plan, count, k) : 0.0F);
 }
 
 static const struct images_kind images = {backward_begin, backward_image, reduce_tap,

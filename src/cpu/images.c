@@ -109,8 +109,10 @@ static void backward_grain(const struct block_plan *plan, const struct block_pas
                            const struct backward_args *args, int grain) {
     const size_t inputs = shape_size(plan->desc.input), outputs = shape_size(plan->desc.output);
     const int first = grain * GRAIN_IMAGES, left = pass->samples - first;
-    for (const struct block_plan *p = plan; p != NULL; p = p->before)
+    for (const struct block_plan *p = plan; p != NULL; p = p->before) {
         p->backward_kind->images->begin(p, grain);
+        blank_clear(p, grain);
+    }
     for (int n = first; n < first + (left < GRAIN_IMAGES ? left : GRAIN_IMAGES); n++) {
         const size_t in = (size_t)n * inputs, out = (size_t)n * outputs;
         backward_chain(plan,
@@ -140,4 +142,5 @@ void images_backward(struct block_plan *plan, const struct block_pass *pass,
         for (size_t part = 0; part < parts; part++)
             kind->reduce(plan, count, part, args);
     }
+    blank_hand_down(plan, count);
 }

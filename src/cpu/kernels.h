@@ -110,6 +110,8 @@ struct direct_kernels {
                      float *dweights, float *dbias);
     /** dz = dy where y > 0, else 0. */
     void (*relu_backward)(size_t count, const float *y, const float *dy, float *dz);
+    /** sums[channels] += the sum of z[pixels][channels] over the pixels. */
+    void (*sum_pixels)(size_t pixels, size_t channels, const float *z, float *sums);
 };
 
 /** Tiles of a convolution of 3 x 3 at stride 1: each is 4 x 4 pixels of the output, and sees 6 x 6

@@ -290,29 +290,36 @@ static void gradients(const struct direct_layer *layer, const float *x, const fl
     }
 }
 
-/* One vector of channels of all pixels; four sums, so that an addition need not await the last. */
-static void add_bias(size_t pixels, size_t channels, const float *dz, float *dbias) {
-    vec sums[4] = {vec_load(dbias), vec_zero(), vec_zero(), vec_zero()};
+INLINE vec load_some(const float *from, int count) {
+    return count == LANES ? vec_load(from) : vec_load_first(from, count);
+}
+
+/* Up to a vector of channels; four sums, so that an addition need not await the last. */
+INLINE void sum_some(size_t pixels, size_t channels, const float *z, int count, float *sum) {
+    vec sums[4] = {load_some(sum, count), vec_zero(), vec_zero(), vec_zero()};
     size_t p = 0;
     for (; p + 4 <= pixels; p += 4)
 #pragma GCC unroll 4
         for (size_t j = 0; j < 4; j++)
-            sums[j] = vec_add(sums[j], vec_load(dz + (p + j) * channels));
+            sums[j] = vec_add(sums[j], load_some(z + (p + j) * channels, count));
     for (; p < pixels; p++)
-        sums[0] = vec_add(sums[0], vec_load(dz + p * channels));
-    vec_store(dbias, vec_add(vec_add(sums[0], sums[1]), vec_add(sums[2], sums[3])));
+        sums[0] = vec_add(sums[0], load_some(z + p * channels, count));
+    vec_store_first(sum, vec_add(vec_add(sums[0], sums[1]), vec_add(sums[2], sums[3])), count);
 }
 
-static void bias_gradient(const struct direct_layer *layer, const float *dz, float *dbias) {
-    const size_t pixels = (size_t)layer->height * (size_t)layer->width;
-    for (int k = 0; k < layer->channels; k += LANES)
-        add_bias(pixels, (size_t)layer->channels, dz + k, dbias + k);
+static void sum_pixels(size_t pixels, size_t channels, const float *z, float *sums) {
+    size_t k = 0;
+    for (; k + LANES <= channels; k += LANES)
+        sum_some(pixels, channels, z + k, LANES, sums + k);
+    if (k < channels)
+        sum_some(pixels, channels, z + k, (int)(channels - k), sums + k);
 }
 
 static void backward(const struct direct_layer *layer, const float *x, const float *dz,
                      float *dweights, float *dbias) {
+    const size_t pixels = (size_t)layer->height * (size_t)layer->width;
     gradients(layer, x, dz, dweights);
-    bias_gradient(layer, dz, dbias);
+    sum_pixels(pixels, (size_t)layer->channels, dz, dbias);
 }
 
 static void relu_backward(size_t count, const float *y, const float *dy, float *dz) {
@@ -324,4 +331,5 @@ static void relu_backward(size_t count, const float *y, const float *dy, float *
         dz[i] = y[i] > 0.0F ? dy[i] : 0.0F;
 }
 
-const struct direct_kernels ISA_NAME(direct_kernels) = {forward, backward, relu_backward};
+const struct direct_kernels ISA_NAME(direct_kernels) = {forward, backward, relu_backward,
+                                                        sum_pixels};
