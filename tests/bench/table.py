@@ -9,6 +9,9 @@ import statistics
 from dataclasses import dataclass
 
 
+AS_IT_COMES = "PyTorch as it comes"  # settings in which nothing was chosen in its favour
+
+
 @dataclass(frozen=True)
 class Case:
     """One thing to be measured: a recipe's training step, or its evaluation."""
@@ -70,11 +73,12 @@ def ratios(case, rounds):
             figures.setdefault(name, []).append(value)
 
     for r in rounds:
-        peer = best(r, "PyTorch")
+        peers = {"PyTorch's best": best(r, "PyTorch"), AS_IT_COMES: best(r, AS_IT_COMES)}
         ours = {name: run for name, run in r["runs"].items() if name.startswith("espalier")}
         for name, run in ours.items():
             speed = run["images_per_second"]
-            add(f"{name} / PyTorch's best", speed / peer if peer else None)
+            for peer, their_speed in peers.items():
+                add(f"{name} / {peer}", speed / their_speed if their_speed else None)
             gflops = 1e-9 * speed * direct_flops(case)
             add(f"{name}: direct FLOPs per second / FMA peak", gflops / r["fma_peak_gflops"])
             if run["ranks"] > 1 and "communication_wait_seconds" in run:
@@ -115,16 +119,25 @@ def case_tables(case, rounds):
     return "\n".join(lines) + "\n"
 
 
+def compare(rounds, peer):
+    """Cells: the peer's speed by its best setting, and ours over it, medians over the rounds."""
+    pairs = [(best(r, "espalier"), best(r, peer)) for r in rounds]
+    if any(theirs is None for _, theirs in pairs):
+        return " | "
+    ratio = statistics.median(ours / theirs for ours, theirs in pairs)
+    return f"{statistics.median(theirs for _, theirs in pairs):,.0f} | {ratio:.1f}"
+
+
 def summary(measured):
     """Markdown: each case in a line, both sides by their best setting, medians over the rounds."""
-    lines = ["| images/s | instruction set | espalier | PyTorch | ratio |", "|---|---|--:|--:|--:|"]
+    lines = [f"| images/s | instruction set | espalier | PyTorch | ratio | {AS_IT_COMES} | ratio |",
+             "|---|---|--:|--:|--:|--:|--:|"]
     for case, rounds in measured:
-        pairs = [(best(r, "espalier"), best(r, "PyTorch")) for r in rounds]
-        if any(theirs is None for _, theirs in pairs):
+        if any(best(r, "PyTorch") is None for r in rounds):
             continue
-        ours, theirs = (statistics.median(column) for column in zip(*pairs))
-        ratio = statistics.median(ours / theirs for ours, theirs in pairs)
-        lines.append(f"| {case.title} | {case.isa} | {ours:,.0f} | {theirs:,.0f} | {ratio:.1f} |")
+        ours = statistics.median(best(r, "espalier") for r in rounds)
+        cells = " | ".join(compare(rounds, peer) for peer in ("PyTorch", AS_IT_COMES))
+        lines.append(f"| {case.title} | {case.isa} | {ours:,.0f} | {cells} |")
     return "\n".join(lines) + "\n" if len(lines) > 2 else ""
 
 
@@ -138,7 +151,8 @@ def readme(machine, command, measured):
              "that a table names (`HELD_TO` in `tests/bench/run.py`). Ratios are taken within a round, "
              "against the setting in which PyTorch was fastest in that round; min, median and max "
              "are over the rounds. A step is the median of the measured steps, after a warm-up. "
-             "`tests/peers/torch_mnist.py` says what was chosen in PyTorch's favour; its processes "
+             "`tests/peers/torch_mnist.py` says what was chosen in PyTorch's favour; \"as it comes\" "
+             "nothing was, as in a first program. Its processes "
              "train by DistributedDataParallel. The FMA peak "
              "is what 2 threads reached right before or after with that set "
              "(`tests/bench/fma_peak.c`); above 1, "

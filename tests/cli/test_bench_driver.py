@@ -12,7 +12,7 @@ BENCH = os.path.join(SOURCE, "tests", "bench")
 sys.path.insert(0, BENCH)
 
 from table import (  # noqa: E402
-    Case, case_tables, direct_flops, fastest_settings, ratios, readme, summary)
+    AS_IT_COMES, Case, case_tables, direct_flops, fastest_settings, ratios, readme, summary)
 
 ONE, TWO = "espalier 1 rank x 2 threads", "espalier 2 ranks x 1 thread"
 
@@ -52,6 +52,17 @@ class Table(unittest.TestCase):
         self.assertEqual(figures[f"{TWO} / PyTorch's best"], [6, 6.6])
         self.assertEqual(figures["2 ranks x 1 thread / 1 rank x 2 threads"], [0.75, 1.1])
 
+    def test_pytorch_as_it_comes_has_a_ratio_of_its_own(self):
+        a = a_round(8000, 6000, 1000)
+        for i, speed in enumerate((500, 800)):
+            a["runs"][f"{AS_IT_COMES}, {i}"] = {"images_per_second": speed}
+        figures = ratios(self.CASE, [a])
+        self.assertEqual(figures[f"{ONE} / {AS_IT_COMES}"], [10])
+        self.assertEqual(figures[f"{ONE} / PyTorch's best"], [8])
+        a["runs"][f"{AS_IT_COMES}, 2"] = {"images_per_second": 2000}
+        self.assertEqual(ratios(self.CASE, [a])[f"{ONE} / PyTorch's best"], [4])
+        self.assertEqual(fastest_settings([a], AS_IT_COMES, 1), [f"{AS_IT_COMES}, 2"])
+
     def test_fraction_of_the_peak(self):
         """36,175,872 operations an image."""
         figures = ratios(self.CASE, [a_round(10000, 5000, peak=361.75872)])
@@ -85,7 +96,11 @@ class Table(unittest.TestCase):
         rounds = [a_round(8000, 6000, 1000, 900), a_round(7000, 9000, 1500, 1600),
                   a_round(9000, 8000, 1000, 900)]
         text = summary([(self.CASE, rounds)])
-        self.assertEqual(text.splitlines()[2], "| Title |  | 9,000 | 1,000 | 8.0 |")
+        self.assertEqual(text.splitlines()[2], "| Title |  | 9,000 | 1,000 | 8.0 |  |  |")
+        for r, speed in zip(rounds, (500, 100, 600)):
+            r["runs"][f"{AS_IT_COMES}, 2 threads"] = {"images_per_second": speed}
+        text = summary([(self.CASE, rounds)])
+        self.assertEqual(text.splitlines()[2], "| Title |  | 9,000 | 1,000 | 8.0 | 500 | 16.0 |")
         self.assertEqual(summary([(self.CASE, [a_round(8000, 6000)])]), "")
 
     def test_tables(self):

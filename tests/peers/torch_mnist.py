@@ -23,6 +23,9 @@ into CUDA graphs. cuDNN's engines are chosen by their times, and convolutions ar
 PyTorch comes (--no-tf32: they are not); of channels_last and contiguous images the faster is taken, by
 a few updates each, not compiled.
 
+With --as-it-comes none of that is chosen, but for batches from memory: PyTorch's defaults, as a first
+program has them.
+
 The number of OpenBLAS's threads (OPENBLAS_NUM_THREADS) is the caller's to choose: Debian's build
 calls it with threads of its own inside PyTorch's.
 """
@@ -83,7 +86,7 @@ def ann_d(torch, filters):
         nn.Conv2d(1, 32, 3), nn.ReLU(), nn.Conv2d(32, filters, 3), nn.ReLU(), nn.MaxPool2d(2),
         nn.Dropout(0.25), nn.Flatten(), nn.Linear(12 * 12 * filters, 128), nn.ReLU(),
         nn.Dropout(0.5), nn.Linear(128, 10))
-    return model, lambda p: torch.optim.Adadelta(p, 1.0, 0.95, 1e-8, foreach=True)
+    return model, lambda p, **how: torch.optim.Adadelta(p, 1.0, 0.95, 1e-8, **how)
 
 
 def lenet_300_100(torch, filters):
@@ -91,7 +94,7 @@ def lenet_300_100(torch, filters):
     nn = torch.nn
     model = nn.Sequential(nn.Flatten(), nn.Linear(784, 300), nn.ReLU(), nn.Linear(300, 100),
                           nn.ReLU(), nn.Linear(100, 10))
-    return model, lambda p: torch.optim.SGD(p, 0.05, 0.9, foreach=True)
+    return model, lambda p, **how: torch.optim.SGD(p, 0.05, 0.9, **how)
 
 
 NETWORKS = {"ann_d": ann_d, "lenet_300_100": lenet_300_100}
@@ -99,7 +102,7 @@ NETWORKS = {"ann_d": ann_d, "lenet_300_100": lenet_300_100}
 
 def train(torch, options, rank):
     """Seconds of each measured update, a rank's part of the global batch; on a GPU each has the mean."""
-    layout = torch.channels_last
+    layout = torch.contiguous_format if options.as_it_comes else torch.channels_last
     if options.device == "cuda":
         torch.backends.cudnn.benchmark = True
         torch.backends.cudnn.allow_tf32 = not options.no_tf32
@@ -115,9 +118,12 @@ def updates(torch, options, rank, layout, warm_up, steps, compiled):
     model = model.to(options.device, memory_format=layout)
     images = images.contiguous(memory_format=layout)
     if options.ranks > 1:
-        model = torch.nn.parallel.DistributedDataParallel(
-            model, gradient_as_bucket_view=True, static_graph=True, broadcast_buffers=False)
-    optimizer = optimizer_of(model.parameters())
+        how = {} if options.as_it_comes else {
+            "gradient_as_bucket_view": True, "static_graph": True, "broadcast_buffers": False}
+        model = torch.nn.parallel.DistributedDataParallel(model, **how)
+    how = {} if options.as_it_comes else {"foreach": True}
+    optimizer = optimizer_of(model.parameters(), **how)
+    clearing = {} if options.as_it_comes else {"set_to_none": True}
     update = optimizer.step
     if compiled:
         model = torch.compile(model, mode="reduce-overhead")
@@ -135,7 +141,7 @@ def updates(torch, options, rank, layout, warm_up, steps, compiled):
         ids = order[first + begin_of_part : first + begin_of_part + part]
         loss = torch.nn.functional.cross_entropy(
             model(images.index_select(0, ids)), labels.index_select(0, ids))
-        optimizer.zero_grad(set_to_none=True)
+        optimizer.zero_grad(**clearing)
         loss.backward()
         update()
         seconds.append(time.perf_counter() - begin)
@@ -145,17 +151,23 @@ def updates(torch, options, rank, layout, warm_up, steps, compiled):
     return seconds[warm_up:]
 
 
+def inference_graph(torch, model, images):
+    with torch.no_grad():
+        traced = torch.jit.trace(model, images)
+        return torch.jit.optimize_for_inference(torch.jit.freeze(traced))
+
+
 def evaluate(torch, options, rank):
     """Seconds of each measured pass over this rank's part of the test set."""
     images, labels = load(torch, options.data, "t10k")
     model, _ = NETWORKS[options.network](torch, options.filters)
     part = len(images) // options.ranks
     images, labels = images[rank * part :][:part], labels[rank * part :][:part]
-    model = model.eval().to(memory_format=torch.channels_last)
-    images = images.contiguous(memory_format=torch.channels_last)
-    with torch.no_grad():
-        traced = torch.jit.trace(model, images[: options.batch])
-        graph = torch.jit.optimize_for_inference(torch.jit.freeze(traced))
+    graph = model.eval()
+    if not options.as_it_comes:
+        images = images.contiguous(memory_format=torch.channels_last)
+        graph = inference_graph(torch, model.to(memory_format=torch.channels_last),
+                                images[: options.batch])
     return [pass_over(torch, graph, images, labels, options.batch)
             for _ in range(options.warm_up + options.steps)][options.warm_up :]
 
@@ -193,7 +205,7 @@ def report(torch, options, seconds):
         "images_per_second": images / step, "step_seconds": step, "steps": len(seconds),
         "ranks": options.ranks, "threads": options.threads, "network": options.network,
         "filters": options.filters, "evaluate": options.evaluate, "torch": torch.__version__,
-        "device": options.device, "compile": options.compile, "tf32": not options.no_tf32,
+        "as_it_comes": options.as_it_comes, "device": options.device, "compile": options.compile, "tf32": not options.no_tf32,
         "openblas_num_threads": os.environ.get("OPENBLAS_NUM_THREADS"),
         "openblas_coretype": os.environ.get("OPENBLAS_CORETYPE")}))
 
@@ -211,6 +223,7 @@ def read_options():
     parser.add_argument("--ranks", type=int, default=1, help="processes")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--no-tf32", action="store_true", help="convolutions in FP32 on a GPU")
+    parser.add_argument("--as-it-comes", action="store_true", help="nothing chosen in its favour")
     parser.add_argument("--compile", action="store_true", help="torch.compile, with CUDA graphs")
     options = parser.parse_args()
     if options.device == "cuda" and (options.ranks > 1 or options.evaluate):
@@ -220,7 +233,8 @@ def read_options():
 
 def main():
     options = read_options()
-    restart_for_kernels()
+    if not options.as_it_comes:
+        restart_for_kernels()
     import torch
 
     with tempfile.TemporaryDirectory() as directory:
