@@ -87,12 +87,8 @@ static inline void window_maximum(const struct window *w, const float *a, int ch
             best = vec_select(larger, candidate, best);
             place = vec_select(larger, vec_set((float)(i * w->pool + j)), place);
         }
-    float places[LANES];
-    vec_store(places, place);
     vec_store_first(y, best, channels);
-#pragma omp simd
-    for (int k = 0; k < channels; k++)
-        state[k] = (uint8_t)places[k];
+    vec_store_bytes(state, place, channels);
 }
 
 static void pool_forward(const struct block_desc *desc, const float *a, float *y, uint8_t *state) {

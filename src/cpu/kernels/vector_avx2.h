@@ -102,6 +102,18 @@ static inline void vec_transpose(vec row[LANES]) {
     }
 }
 
+static inline void vec_store_bytes(uint8_t *to, vec v, int count) {
+    const __m256i lanes = _mm256_cvttps_epi32(v);
+    const __m128i words =
+        _mm_packus_epi32(_mm256_castsi256_si128(lanes), _mm256_extracti128_si256(lanes, 1));
+    uint64_t bytes = (uint64_t)_mm_cvtsi128_si64(_mm_packus_epi16(words, words));
+    if (count == LANES)
+        _mm_storel_epi64((__m128i *)to, _mm_packus_epi16(words, words));
+    else
+        for (int i = 0; i < count; i++, bytes >>= 8)
+            to[i] = (uint8_t)bytes;
+}
+
 /* The numbers of the lanes whose bit is set, at the front. */
 static inline __m256i vec_packed_lanes(unsigned lanes) {
     /* A byte for each lane, of which those of the lanes in question go to the front. */

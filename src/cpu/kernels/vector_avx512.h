@@ -100,6 +100,14 @@ static inline void vec_transpose(vec row[LANES]) {
     }
 }
 
+static inline void vec_store_bytes(uint8_t *to, vec v, int count) {
+    const __m128i bytes = _mm512_cvtepi32_epi8(_mm512_cvttps_epi32(v));
+    if (count == LANES)
+        _mm_storeu_si128((__m128i *)to, bytes);
+    else
+        _mm_mask_storeu_epi8(to, (__mmask16)((1U << count) - 1), bytes);
+}
+
 static inline int vec_pack(vec v, unsigned bits, float *values) {
     _mm512_storeu_ps(values, _mm512_maskz_compress_ps((__mmask16)bits, v));
     return __builtin_popcount(bits);

@@ -90,6 +90,12 @@ static inline void vec_transpose(vec row[LANES]) {
     row[3] = (vec){ab2[2], ab2[3], cd2[2], cd2[3]};
 }
 
+/** The first `count` lanes, integers below 256, as bytes. */
+static inline void vec_store_bytes(uint8_t *to, vec v, int count) {
+    for (int i = 0; i < count; i++)
+        to[i] = (uint8_t)v[i];
+}
+
 /** The lanes whose bit is set to the front of `values`, of which LANES are overwritten; returns how
  *  many. */
 static inline int vec_pack(vec v, unsigned bits, float *values) {

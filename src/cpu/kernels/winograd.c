@@ -316,11 +316,7 @@ INLINE void store_window(const struct corner *corner, size_t at, const vec first
         place = vec_select(larger, vec_set((float)(i + 1)), place);
     }
     store_value(corner, at, best);
-    float places[LANES];
-    vec_store(places, place);
-#pragma omp simd
-    for (int k = 0; k < corner->lanes; k++)
-        corner->state[at + (size_t)k] = (uint8_t)places[k];
+    vec_store_bytes(corner->state + at, place, corner->lanes);
 }
 
 INLINE void store_windows(const struct corner *corner, const vec z[MADE][MADE]) {
