@@ -57,6 +57,7 @@ static enum status plan_allocate(struct block_plan *plan) {
     plan->scratch_size = (floats + CACHE_LINE_FLOATS - 1) / CACHE_LINE_FLOATS * CACHE_LINE_FLOATS;
     TRY(arena_alloc(plan->arena, (size_t)plan->threads, plan->scratch_size * sizeof(float),
                     (void **)&plan->scratch));
+    TRY(images_create(plan));
     return arena_alloc(plan->arena, (size_t)plan->max_samples, units, (void **)&plan->state);
 }
 

@@ -46,6 +46,7 @@ struct block_plan {
     uint8_t *state; /* [max_samples][output], from the forward pass for the backward pass */
     float *scratch; /* [threads][scratch_size] */
     size_t scratch_size;
+    struct share *shares; /* [threads]: images.c */
     /* Of a plan that is joined to the one before it (block_plan_join): that one; room for dx, or
      * for an input that nobody else needs, [threads][dx_size]. Of one that is joined to the one
      * after it: that, and its last input and output. */
@@ -131,6 +132,9 @@ struct backward_kind {
     const struct images_kind
         *images; /* then run is images_backward; NULL: the whole batch at once */
 };
+
+/** What the passes by images need of a plan, in its arena. */
+enum status images_create(struct block_plan *plan);
 
 /** The run of forward kinds that go by images: each image from the first of the joined plans on. */
 void images_forward(struct block_plan *plan, const struct block_pass *pass, const float *x,

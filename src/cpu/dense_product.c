@@ -18,6 +18,10 @@ enum status dense_products_create(struct block_plan *plan, size_t *scratch_float
     return ARENA_ARRAY(plan->arena, panels * panel * (size_t)inputs, &dense->weights);
 }
 
+static int divide_up(int a, int b) {
+    return (a + b - 1) / b;
+}
+
 static int groups_in_tile(const struct block_plan *plan, int columns, int groups) {
     const int panel = plan->kernels->product->panel, panels = (columns + panel - 1) / panel;
     return panels < ENOUGH_PANELS * plan->threads ? smaller(FEW_GROUPS, groups) : groups;
@@ -118,16 +122,23 @@ static void forward_tile(const struct block_plan *plan, const struct left *left,
                        z + at(first * NONZERO_ROWS, unit, dense->units), dense->units);
 }
 
+/* Threads share out the samples, or the units where those are more: each then reads all of the
+ * smaller factor, and its own part of the larger, which lies in its caches if it wrote that. */
 void dense_forward_product(const struct block_plan *plan, int samples, const float *x, bool listed,
                            float *z) {
     const struct dense *dense = dense_of(plan);
     const struct left left = {listed ? &dense->x : NULL,
                               {samples, dense->inputs, x, (size_t)dense->inputs, 1}};
     const int groups = nonzeros_groups(samples), tile = groups_in_tile(plan, dense->units, groups);
-#pragma omp for collapse(2) schedule(static) nowait
-    for (int k = 0; k < dense->units; k += plan->kernels->product->panel)
-        for (int group = 0; group < groups; group += tile)
-            forward_tile(plan, &left, k, group, smaller(group + tile, groups), z);
+    const int panel = plan->kernels->product->panel, panels = divide_up(dense->units, panel);
+    const int tiles = divide_up(groups, tile);
+#pragma omp for schedule(static) nowait
+    for (int i = 0; i < panels * tiles; i++) {
+        const bool by_units = samples < dense->units;
+        const int k = by_units ? i / tiles : i % panels;
+        const int first = tile * (by_units ? i % tiles : i / panels);
+        forward_tile(plan, &left, k * panel, first, smaller(first + tile, groups), z);
+    }
 }
 
 /* ---- backward ---- */

@@ -79,28 +79,60 @@ static void backward_chain(const struct block_plan *plan, struct image_gradient 
 
 /* ---- the batch ---- */
 
-static int take(int *next) {
-    int taken;
+/* A thread's part of the images or grains: the same in all passes, so that what it wrote lies in
+ * its caches when it reads it, and not in another core's. A thread that is through with its part
+ * takes from the others'. */
+struct share {
+    _Alignas(64) int next;
+    int end;
+};
+
+static int first_of_share(int count, int threads, int thread) {
+    return (int)((long long)count * thread / threads);
+}
+
+enum status images_create(struct block_plan *plan) {
+    return ARENA_ARRAY(plan->arena, (size_t)plan->threads, &plan->shares);
+}
+
+/* Shares of what `limit` counts, of which a grain has `unit`: whole grains. */
+static void deal(const struct block_plan *plan, int samples, int unit, int limit) {
+    const int count = grains(samples), threads = plan->threads;
+    for (int t = 0; t < threads; t++) {
+        const int end = unit * first_of_share(count, threads, t + 1);
+        plan->shares[t].next = unit * first_of_share(count, threads, t);
+        plan->shares[t].end = end < limit ? end : limit;
+    }
+}
+
+/* -1 when there is none left. */
+static int take(const struct block_plan *plan) {
+    const int threads = plan->threads, own = omp_get_thread_num();
+    for (int i = 0; i < threads; i++) {
+        struct share *share = &plan->shares[(own + i) % threads];
+        int taken;
 #pragma omp atomic capture
-    taken = (*next)++;
-    return taken;
+        taken = share->next++;
+        if (taken < share->end)
+            return taken;
+    }
+    return -1;
 }
 
 /* Each thread takes an image while it is still at the one before, so that it can fetch it. */
 void images_forward(struct block_plan *plan, const struct block_pass *pass, const float *x,
                     float *y) {
     const size_t inputs = shape_size(plan->desc.input), outputs = shape_size(plan->desc.output);
-    int next = 0;
     blank_begin(plan, pass);
+    deal(plan, pass->samples, GRAIN_IMAGES, pass->samples);
 #pragma omp parallel num_threads(plan->threads)
-    for (int n = take(&next); n < pass->samples;) {
-        const int after = take(&next);
-        forward_chain(
-            plan, pass,
-            (struct image_values){.sample = n,
-                                  .x = x + (size_t)n * inputs,
-                                  .next = after < pass->samples ? x + (size_t)after * inputs : NULL,
-                                  .y = y + (size_t)n * outputs});
+    for (int n = take(plan); n >= 0;) {
+        const int after = take(plan);
+        forward_chain(plan, pass,
+                      (struct image_values){.sample = n,
+                                            .x = x + (size_t)n * inputs,
+                                            .next = after >= 0 ? x + (size_t)after * inputs : NULL,
+                                            .y = y + (size_t)n * outputs});
         n = after;
     }
 }
@@ -131,12 +163,13 @@ void images_backward(struct block_plan *plan, const struct block_pass *pass,
     const struct images_kind *kind = plan->backward_kind->images;
     const int count = grains(pass->samples);
     const size_t parts = kind->parts(plan);
+    deal(plan, pass->samples, 1, count);
 #pragma omp parallel num_threads(plan->threads)
     {
         if (!plan->is_joined) {
-#pragma omp for schedule(dynamic)
-            for (int g = 0; g < count; g++)
+            for (int g = take(plan); g >= 0; g = take(plan))
                 backward_grain(plan, pass, args, g);
+#pragma omp barrier
         }
 #pragma omp for
         for (size_t part = 0; part < parts; part++)
