@@ -2,7 +2,6 @@
 
 #include <espalier/deletion.h>
 #include <espalier/digest.h>
-#include <stdlib.h>
 
 size_t survivors_count(const struct network *network, const struct survivors_scope *scope) {
     size_t sum = 0;
@@ -38,21 +37,23 @@ static void spread_mask(const struct network *network, const struct survivors_sc
 
 /* ---- applying it ---- */
 
+enum { PART = 16384 }; /* indices */
+
 static size_t kept_of(const struct parameter *p, const struct bitmask *full) {
     return bitmask_count_range(full->words, p->offset, p->count);
 }
 
+/* Part by part, by way of memory that stays in the caches. */
 static enum status upload_identity(struct backend *backend, const struct parameter *p,
                                    uint32_t *indices) {
-    uint32_t *identity = malloc((p->original_count + 1) * sizeof *identity);
-    if (identity == NULL)
-        FAIL(ST_MEMORY, "out of memory: the indices of %s", p->name);
-    for (size_t i = 0; i < p->original_count; i++)
-        identity[i] = (uint32_t)i;
-    enum status status =
-        backend->upload(backend, indices, identity, p->original_count * sizeof *identity);
-    free(identity);
-    return status;
+    uint32_t part[PART];
+    for (size_t first = 0; first < p->original_count; first += PART) {
+        const size_t left = p->original_count - first, count = left < PART ? left : PART;
+        for (size_t i = 0; i < count; i++)
+            part[i] = (uint32_t)(first + i);
+        TRY(backend->upload(backend, indices + first, part, count * sizeof *part));
+    }
+    return ST_OK;
 }
 
 /* All of them or none, since the network goes by the indices. */
