@@ -15,10 +15,11 @@ void deletion_set_threshold(struct network *network, double sparse_below);
 /** Make the network compute with what is left (reduction.h), where that has changed since the last
  *  call.
  *
- *  A weight whose density in the shapes that are left is below its block's `sparse_below` goes into
- *  sparse form, and its dense arrays are freed. Channels that no survivor reads, and those that
- *  none leads to where the next block can take them into its bias, are left out by whole sixteenths
- *  of a layer's; inputs that no survivor reads, by sixteenths from a quarter on, of dense blocks in
+ *  A weight whose density in the shapes that are left, channels filled up to vectors of 16, is
+ * below its block's `sparse_below` goes into sparse form, and its dense arrays are freed; survivors
+ * that read what is left out do not count. Channels that no survivor reads, and those that none
+ * leads to where the next block can take them into its bias, are left out by whole sixteenths of a
+ *  layer's; inputs that no survivor reads, by sixteenths from a quarter on, of dense blocks in
  *  dense form. network_materialize must follow. */
 enum status deletion_apply(struct network *network);
 

@@ -7,7 +7,7 @@
 /* Shapes shrink by whole sixteenths of what they were at first, so that plans are made anew seldom;
  * the few that are too many for that stay. Leaving out inputs costs a copy of the others: it is
  * done from a quarter on. */
-enum { STEPS = 16, GATHER_PARTS = 4 };
+enum { STEPS = 16, GATHER_PARTS = 4, VECTOR = 16 };
 
 void deletion_set_threshold(struct network *network, double sparse_below) {
     for (int i = 0; i < network->blocks_count; i++) {
@@ -77,15 +77,25 @@ static size_t kept_inputs(const struct reader *reader, const uint8_t *fates_befo
     return reader->columns / channels * (channels - gone);
 }
 
-/* Sparse form goes by the survivors, dense form by the shapes that are left. */
+/* What dense form computes for the channels that are kept: whole vectors, of the widest that a
+ * backend has, so that all decide alike; not more than the layer had. */
+static size_t computed(size_t kept, size_t channels) {
+    const size_t whole = (kept + VECTOR - 1) / VECTOR * VECTOR;
+    return whole < channels ? whole : channels;
+}
+
+/* Sparse form goes by the survivors that are computed, dense form by the shapes that are left. */
 static bool is_sparse(const struct network *network, const struct reader *reader,
                       const uint8_t *fates_before, const uint8_t *fates) {
     const struct block *block = reader->block;
-    const size_t gone = count_set(fates, reader->outputs);
-    const size_t rows = reader->outputs - gone;
-    return block->has_sparse_form && network->parameters[block->weight].indices != NULL &&
-           (double)reader_kept(reader, fates) <
-               block->sparse_below * (double)(rows * kept_inputs(reader, fates_before));
+    if (!block->has_sparse_form || network->parameters[block->weight].indices == NULL)
+        return false;
+    const size_t channels = (size_t)block->desc.input.channels, outputs = reader->outputs;
+    const size_t pixels = reader->columns / channels;
+    const size_t rows = computed(outputs - count_set(fates, outputs), outputs);
+    const size_t inputs = pixels * computed(kept_inputs(reader, fates_before) / pixels, channels);
+    return (double)reader_kept(reader, fates_before, fates) <
+           block->sparse_below * (double)(rows * inputs);
 }
 
 /* Inputs of channels that are gone are left out in any case. */

@@ -46,29 +46,44 @@ size_t reader_row(const struct reader *reader, size_t row) {
     return reader->start[row + 1] - reader->start[row];
 }
 
-size_t reader_kept(const struct reader *reader, const uint8_t *fates) {
-    size_t count = 0;
-    for (size_t row = 0; row < reader->outputs; row++)
-        count += fates[row] == CHANNEL_KEPT ? reader_row(reader, row) : 0;
-    return count;
-}
-
 /* Column of a row's survivor e. */
 static size_t column_of(const struct reader *reader, size_t row, size_t e) {
     return (reader->indices == NULL ? e : reader->indices[e]) - row * reader->columns;
+}
+
+/* The input channel that a column reads. */
+static size_t channel_of(const struct reader *reader, size_t column) {
+    const struct block_desc *desc = &reader->block->desc;
+    const size_t taps = desc->kind == BLOCK_CONV ? (size_t)desc->kernel * (size_t)desc->kernel : 1;
+    return column / taps % (size_t)desc->input.channels;
+}
+
+static size_t kept_of_row(const struct reader *reader, size_t row, const uint8_t *fates_before) {
+    size_t count = 0;
+    for (size_t e = reader->start[row]; e < reader->start[row + 1]; e++)
+        count += fates_before[channel_of(reader, column_of(reader, row, e))] == CHANNEL_KEPT;
+    return count;
+}
+
+size_t reader_kept(const struct reader *reader, const uint8_t *fates_before, const uint8_t *fates) {
+    const size_t channels = (size_t)reader->block->desc.input.channels;
+    const bool all =
+        fates_before == NULL || memchr(fates_before, CHANNEL_CONSTANT, channels) == NULL;
+    size_t count = 0;
+    for (size_t row = 0; row < reader->outputs; row++)
+        if (fates[row] == CHANNEL_KEPT)
+            count += all ? reader_row(reader, row) : kept_of_row(reader, row, fates_before);
+    return count;
 }
 
 /* ---- inputs ---- */
 
 /* Ends when all have been seen. */
 static void mark_channels(const struct reader *reader, uint8_t *read) {
-    const struct block_desc *desc = &reader->block->desc;
-    const size_t channels = (size_t)desc->input.channels;
-    const size_t taps = desc->kind == BLOCK_CONV ? (size_t)desc->kernel * (size_t)desc->kernel : 1;
-    size_t left = channels;
+    size_t left = (size_t)reader->block->desc.input.channels;
     for (size_t row = 0; row < reader->outputs; row++)
         for (size_t e = reader->start[row]; reader->read[row] && e < reader->start[row + 1]; e++) {
-            uint8_t *channel = &read[column_of(reader, row, e) / taps % channels];
+            uint8_t *channel = &read[channel_of(reader, column_of(reader, row, e))];
             left -= *channel == 0;
             *channel = 1;
             if (left == 0)

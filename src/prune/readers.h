@@ -22,9 +22,10 @@ struct reader {
 enum status readers_create(struct arena *arena, const struct network *network,
                            struct reader **readers);
 
-/** Survivors of a row, and of the rows whose output is kept. */
+/** Survivors of a row, and of the rows whose output is kept; of these, those that read a channel
+ *  that is kept of the block before (NULL: all are). What nothing reads, no survivor reads. */
 size_t reader_row(const struct reader *reader, size_t row);
-size_t reader_kept(const struct reader *reader, const uint8_t *fates);
+size_t reader_kept(const struct reader *reader, const uint8_t *fates_before, const uint8_t *fates);
 
 /** read[j] = 1 for each input [inputs] of a dense block that survivors of kept rows read. */
 void reader_mark_inputs(const struct reader *reader, const uint8_t *fates, uint8_t *read);

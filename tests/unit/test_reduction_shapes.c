@@ -44,6 +44,27 @@ static void shapes_shrink(void **state) {
     expect_shapes(networks[0], true, 0, odd_ones_unread, whole);
 }
 
+/* Of 16 filters and 8 channels, 8 and 4 are left: 288 of the 576 survivors read these, and dense
+ * form computes 16 by 8 by 9. */
+static void forms_go_by_what_is_computed(void **state) {
+    (void)state;
+    static const struct {
+        double below;
+        bool sparse;
+    } forms[] = {{0.24, false}, {0.26, true}};
+    for (size_t i = 0; i < 2; i++) {
+        struct backend *cpu = cpu_backend_with(NULL, NULL, 2);
+        struct side s;
+        side_create(&s, cpu, networks[0], false, forms[i].below);
+        set_values(&s, fraction);
+        keep(&s, odd_ones_constant, odd_ones_constant);
+        const struct block *conv2 = &s.network->blocks[1];
+        assert_int_equal(s.network->parameters[conv2->weight].sparse, forms[i].sparse);
+        side_destroy(&s);
+        cpu->destroy(cpu);
+    }
+}
+
 /* The channels before it count, and are not constant for a batch: none is folded into it. */
 static void normalised_channels_are_kept(void **state) {
     (void)state;
@@ -101,6 +122,7 @@ static void inputs_are_left_out_by_steps(void **state) {
 int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(shapes_shrink),
+        cmocka_unit_test(forms_go_by_what_is_computed),
         cmocka_unit_test(normalised_channels_are_kept),
         cmocka_unit_test(dropped_channels_are_not_constant),
         cmocka_unit_test(shapes_shrink_by_steps),
